@@ -1,0 +1,1 @@
+"""Mini-Pacman: maze, compiled rules, one game, many games, and drawing."""
