@@ -22,7 +22,7 @@ Environment = str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any] | Vecto
 
 def make_vec_env(
     env: Environment,
-    n_envs: int | None = None,
+    n_envs: int = 1,
     env_kwargs: Mapping[str, Any] | None = None,
     previous_action_reward: bool = False,
 ) -> VecEnv:
@@ -35,7 +35,7 @@ def make_vec_env(
         env: a Gymnasium id (`"module:Name-v0"` imports the module first), a callable that makes one environment, one
             environment, a Gymnasium vector environment, or a VecEnv. A VecEnv without a monitor gets one outside of its
             wrappers, so that returns are counted as they come: put a VecMonitor below a VecNormalize.
-        n_envs: rows; None, as many as `env` has, and one for an id or a callable.
+        n_envs: how many environments to make of an id or a callable; environments made already have their number.
         env_kwargs: arguments for the id or the callable.
         previous_action_reward: observe these too, see `PreviousActionReward`.
 
@@ -167,19 +167,17 @@ def _row(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 
 def _build(
-    env: Environment, n_envs: int | None, env_kwargs: Mapping[str, Any]
+    env: Environment, n_envs: int, env_kwargs: Mapping[str, Any]
 ) -> VecEnv | VectorEnv[Any, Any, Any] | list[gym.Env[Any, Any]]:
     """The environments that the arguments of `make_vec_env` ask for."""
-    if n_envs is not None:
-        check_positive(n_envs=n_envs)
+    check_positive(n_envs=n_envs)
     if isinstance(env, VecEnv | VectorEnv | gym.Env):
         num_envs = 1 if isinstance(env, gym.Env) else env.num_envs
-        if n_envs not in (None, num_envs):
-            raise ValueError(f"n_envs must be None or {num_envs}, as many as env has, got {n_envs}")
+        if n_envs not in (1, num_envs):
+            raise ValueError(f"n_envs must be left out or {num_envs}, as many as env has, got {n_envs}")
         if env_kwargs:
             raise ValueError(f"env_kwargs must be empty for an environment made already, got {dict(env_kwargs)}")
         return [env] if isinstance(env, gym.Env) else env
-    n_envs = n_envs or 1
     if isinstance(env, str):
         spec = _find_spec(env)
         if _is_vectorized(spec):
