@@ -1,0 +1,242 @@
+"""Advantage actor-critic as a Stable-Baselines3 algorithm: the wiring of actor, learner and policy, nothing more."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+
+from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.policies import POLICIES, RecurrentPolicy, restore_policy
+from rmc_rl.vec_env import Environment, make_vec_env
+
+from .actor import Actor
+from .hyperparameters import Hyperparameters
+from .learner import Learner
+from .optimizer_state import optimizer_tensors, restore_optimizer
+
+COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
+"""What a saved model remembers of its training so far."""
+
+
+class A2C(BaseAlgorithm):
+    """Synchronous advantage actor-critic with a recurrent policy.
+
+    All environments are stepped `unroll_length` times, then one gradient step is taken on all of them at once, with
+    backpropagation through the whole unroll. What is computed stands in `agents.actor`, `agents.learner`,
+    `agents.vtrace` and `agents.losses`.
+
+    Args:
+        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"FeedForwardPolicy"`, or such a class.
+        env: a Gymnasium id, a callable that makes an environment, a Gymnasium environment or vector environment, or a
+            Stable-Baselines3 VecEnv. None only to load a model without one.
+        n_envs: how many environments to make of an id or a callable.
+        env_kwargs: arguments for the environment of an id or a callable.
+        previous_action_reward: whether the agent observes these too (`rmc_rl.wrappers.PreviousActionReward`).
+        policy_kwargs: arguments of the policy: `core_kwargs`, `encoder`, `encoder_kwargs`, `embedding_size`.
+        seed: of all generators; row i of the environments gets `seed + i`. None draws one from the system.
+        device: `"auto"`, `"cpu"`, `"cuda"`, ...
+        verbose: 1 prints the log.
+        tensorboard_log: folder for TensorBoard; None for no such log.
+        stats_window_size: episodes over which returns and lengths are averaged in the log.
+        hyperparameters: the fields of `agents.hyperparameters.Hyperparameters`.
+
+    Raises:
+        ValueError: an illegal argument; the message names it, its value and what would be legal.
+        TypeError: an unknown hyperparameter.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict(POLICIES)
+    policy: RecurrentPolicy
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: Environment | None,
+        n_envs: int = 1,
+        *,
+        env_kwargs: dict[str, Any] | None = None,
+        previous_action_reward: bool = False,
+        policy_kwargs: dict[str, Any] | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        verbose: int = 0,
+        tensorboard_log: str | None = None,
+        stats_window_size: int = 100,
+        **hyperparameters: Any,
+    ) -> None:
+        _check_policy(policy)
+        self.hyperparameters = Hyperparameters(**hyperparameters)
+        super().__init__(
+            policy,
+            None if env is None else make_vec_env(env, n_envs, env_kwargs, previous_action_reward),
+            self.hyperparameters.learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+        )
+        self._actor: Actor | None = None
+        if self.env is not None:
+            self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Unlike Stable-Baselines3's: takes all that `make_vec_env` does, and leaves images to the encoder."""
+        return make_vec_env(env)
+
+    def _setup_model(self) -> None:
+        self.set_random_seed(self.seed)
+        policy_class = cast(type[RecurrentPolicy], self.policy_class)
+        self._set_policy(policy_class(self.observation_space, self.action_space, **self.policy_kwargs))
+
+    def _set_policy(self, policy: RecurrentPolicy) -> None:
+        self.policy = policy.to(self.device)
+        self.learner = Learner(policy.network, self.hyperparameters)
+        rate = self.hyperparameters.learning_rate
+        linear = self.hyperparameters.learning_rate_schedule == "linear"
+        self.lr_schedule = LinearSchedule(rate, 0.0, 1.0) if linear else FloatSchedule(rate)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 10,
+        tb_log_name: str = "A2C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for at least `total_timesteps` environment steps, all environments together.
+
+        Callbacks run once per vector step; one that says stop ends training before the next update. The log is
+        written every `log_interval` updates, under Stable-Baselines3's names.
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        actor = self._prepare_actor()
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            trajectory = actor.unroll(lambda *step: self._on_step(callback, *step))
+            if trajectory is None:
+                break
+            callback.on_rollout_end()
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            self._update_learning_rate(self.learner.optimizer)
+            metrics = self.learner.update(trajectory)
+            self._n_updates += 1
+            if self._n_updates % log_interval == 0:
+                self._log(metrics)
+        self._last_obs = cast(NDArray[Any], actor.observation)
+        callback.on_training_end()
+        return self
+
+    def _prepare_actor(self) -> Actor:
+        """The actor, at fresh episodes if `_setup_learn` has reset the environments, where it stood otherwise."""
+        assert self.env is not None, "set_env() comes before learn()"
+        if self._actor is None or self._actor.env is not self.env:
+            self._actor = Actor(self.env, self.policy.network, self.hyperparameters)
+        if self._actor.observation is not self._last_obs:
+            self._actor.start(cast(NDArray[Any], self._last_obs))
+        return self._actor
+
+    def _on_step(
+        self,
+        callback: BaseCallback,
+        rewards: NDArray[Any],
+        dones: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+    ) -> bool:
+        self.num_timesteps += self.n_envs
+        self._update_info_buffer(infos, dones)
+        callback.update_locals(locals())
+        return callback.on_step()
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        seconds = max((time.time_ns() - self.start_time) / 1e9, 1e-9)
+        assert self.ep_info_buffer is not None
+        if self.ep_info_buffer:
+            self.logger.record("rollout/ep_rew_mean", safe_mean([episode["r"] for episode in self.ep_info_buffer]))
+            self.logger.record("rollout/ep_len_mean", safe_mean([episode["l"] for episode in self.ep_info_buffer]))
+        self.logger.record("time/iterations", self._n_updates, exclude="tensorboard")
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / seconds))
+        self.logger.record("time/time_elapsed", int(seconds), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, value in metrics.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.dump(step=self.num_timesteps)
+
+    def save(self, path: str | Path, exclude: object = None, include: object = None) -> None:  # type: ignore[override]
+        """Write model, optimizer and counters to `path`: safetensors and JSON in one file, `.zip` added if missing."""
+        data = {
+            "algorithm": type(self).__name__,
+            "policy": self.policy.to_json(),
+            "hyperparameters": asdict(self.hyperparameters),
+            "n_envs": self.n_envs,
+            "seed": self.seed,
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+        }
+        tensors = {f"policy/{name}": tensor for name, tensor in self.policy.state_dict().items()}
+        optimizer = optimizer_tensors(self.learner.optimizer, self.policy)
+        save_checkpoint(path, "model", data, tensors | {f"optimizer/{name}": t for name, t in optimizer.items()})
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls, path: str | Path, env: Environment | None = None, device: torch.device | str = "auto", **kwargs: Any
+    ) -> Self:
+        """The model saved at `path`, ready to predict and, given an environment, to learn on. Nothing is unpickled.
+
+        Args:
+            path: the file; `.zip` is added if there is no suffix.
+            env: what the constructor takes; an id or a callable is made as many times as the saved model had rows.
+            device: where to put it.
+            kwargs: arguments of the constructor, to be used instead of the saved ones.
+
+        Raises:
+            CheckpointError: no such file, or it is damaged, or holds something else.
+            ValueError: the environment's spaces are not the model's.
+        """
+        data, tensors = load_checkpoint(path, "model")
+        groups: dict[str, dict[str, torch.Tensor]] = {"policy": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, _, key = name.partition("/")
+            groups.setdefault(group, {})[key] = tensor
+        if data.get("algorithm") != cls.__name__:
+            raise CheckpointError(f"{path}: holds a {data.get('algorithm')!r} model, not {cls.__name__}")
+        try:
+            policy = restore_policy(path, data["policy"], groups["policy"])
+            arguments = {"n_envs": data["n_envs"], "seed": data["seed"], **data["hyperparameters"], **kwargs}
+            model = cls(type(policy), None, device=device, **arguments)
+            model.observation_space, model.action_space = policy.observation_space, policy.action_space
+            model.n_envs = arguments["n_envs"]
+            model.policy_kwargs = policy.network_kwargs
+            model._set_policy(policy)
+            restore_optimizer(model.learner.optimizer, model.policy, groups["optimizer"])
+            for name in COUNTERS:
+                setattr(model, name, data["counters"][name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
+        if env is not None:
+            model.set_env(make_vec_env(env, model.n_envs))
+        return model
+
+
+def _check_policy(policy: object) -> None:
+    if isinstance(policy, str) and policy not in POLICIES:
+        raise ValueError(f"policy must be one of {sorted(POLICIES)}, got {policy!r}")
+    if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
+        raise ValueError(f"policy must be one of {sorted(POLICIES)} or a subclass of RecurrentPolicy, got {policy!r}")

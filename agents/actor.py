@@ -1,0 +1,117 @@
+"""The actor: steps a batch of environments with the current policy and hands over unrolls."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rmc_rl.cores import State
+from rmc_rl.network import Observation, RecurrentActorCritic
+from rmc_rl.policies import to_env_actions
+
+from .hyperparameters import Hyperparameters
+from .trajectory import Trajectory
+
+VecObservation = NDArray[Any] | dict[str, NDArray[Any]]
+OnStep = Callable[[NDArray[Any], NDArray[np.bool_], list[dict[str, Any]]], bool]
+"""Called after each vector step with (rewards [B], dones [B], infos); False stops the actor."""
+
+
+class Actor:
+    """Collects unrolls of `unroll_length` steps from all rows of a VecEnv at once.
+
+    The actor never resets a core's state: it records where episodes start, and the core resets by that, here and in
+    the learner alike. Two rollouts of the same starts can so never differ.
+    """
+
+    def __init__(self, env: VecEnv, network: RecurrentActorCritic, settings: Hyperparameters) -> None:
+        self.env, self.network, self.settings = env, network, settings
+        self.device = next(network.parameters()).device
+        self.trajectory = Trajectory.allocate(
+            settings.unroll_length, env.num_envs, network.observation_space, network.action_space, self.device
+        )
+        self.observation: VecObservation | None = None
+        self.starts = np.ones(env.num_envs, dtype=bool)
+        self.state: State = network.initial_state(env.num_envs)
+
+    def start(self, observation: VecObservation) -> None:
+        """Go on from the first observation of fresh episodes in all rows."""
+        self.observation = observation
+        self.starts = np.ones(self.env.num_envs, dtype=bool)
+
+    @torch.no_grad()
+    def unroll(self, on_step: OnStep) -> Trajectory | None:
+        """The next unroll, valid until the next call, which writes over it; None if `on_step` said stop.
+
+        Raises:
+            FloatingPointError: the environment gave an observation or a reward that is not finite.
+        """
+        self.trajectory.initial_state = self.state
+        for t in range(self.settings.unroll_length):
+            if not self._step(t, on_step):
+                return None
+        self._write_observation(self.settings.unroll_length)
+        return self.trajectory
+
+    def _step(self, t: int, on_step: OnStep) -> bool:
+        trajectory = self.trajectory
+        self._write_observation(t)
+        output, self.state = self.network.step(trajectory.observation(t), self.state, trajectory.starts[t])
+        distribution = self.network.distribution(output.policy)
+        actions = distribution.sample()  # [B, ...]
+        trajectory.actions[t] = actions
+        trajectory.behaviour_log_probs[t] = distribution.log_prob(actions)
+
+        observation, rewards, dones, infos = self.env.step(to_env_actions(actions, self.network.action_space))
+        self.observation, self.starts = cast(VecObservation, observation), dones
+        truncated = np.zeros_like(dones)
+        for row in np.flatnonzero(dones):
+            truncated[row] = infos[row].get("TimeLimit.truncated", False)
+        _check_finite("rewards", rewards)
+        trajectory.rewards[t] = torch.from_numpy(rewards * np.float32(self.settings.reward_scale))
+        trajectory.terminated[t] = torch.from_numpy(dones & ~truncated)
+        trajectory.truncated[t] = torch.from_numpy(truncated)
+        if truncated.any():
+            rows = np.flatnonzero(truncated)
+            trajectory.rewards[t, rows] += self.settings.discount * self._final_values(rows, infos)
+        return on_step(rewards, dones, infos)
+
+    def _final_values(self, rows: NDArray[np.intp], infos: Sequence[dict[str, Any]]) -> Tensor:
+        """V of the final observations of these rows [k], from the core's state after the step, without a reset."""
+        finals = [infos[row]["terminal_observation"] for row in rows]
+        observations: Observation
+        if isinstance(finals[0], dict):
+            observations = {key: self._to_tensor(np.stack([final[key] for final in finals])) for key in finals[0]}
+        else:
+            observations = self._to_tensor(np.stack(finals))
+        state = tuple(leaf[rows] for leaf in self.state)
+        starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+        output, _ = self.network.step(observations, state, starts)
+        return output.value
+
+    def _write_observation(self, t: int) -> None:
+        target, observation = self.trajectory.observations, self.observation
+        if isinstance(observation, dict):
+            for key, part in observation.items():
+                _check_finite(f"observation[{key!r}]", part)
+                cast(dict[str, Tensor], target)[key][t] = torch.from_numpy(part)
+        else:
+            assert observation is not None, "start() comes first"
+            _check_finite("observation", observation)
+            cast(Tensor, target)[t] = torch.from_numpy(observation)
+        self.trajectory.starts[t] = torch.from_numpy(self.starts)
+
+    def _to_tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _check_finite(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise FloatingPointError(
+            f"environment {row} gave {name} that are not finite (NaN or infinite); training stopped"
+        )

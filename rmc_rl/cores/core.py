@@ -1,0 +1,88 @@
+"""What a recurrent core is, and the one place where a state is reset."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+"""What a core carries from step to step: tensors that are batch-first, [B, ...]."""
+
+
+def reset_state(starts: Tensor, initial_state: State, state: State) -> State:
+    """The initial state in the rows where an episode starts, the present state in the others.
+
+    A state is selected and never multiplied by zero: a core's initial state need not be zero.
+
+    Args:
+        starts: bool [B].
+        initial_state: leaves [B, ...].
+        state: leaves [B, ...].
+    """
+    return tuple(
+        torch.where(starts.view(-1, *[1] * (leaf.dim() - 1)), initial, leaf)
+        for initial, leaf in zip(initial_state, state, strict=True)
+    )
+
+
+class Core(nn.Module, ABC):
+    """A recurrent core: one step of a batch (`forward`), and where an episode starts from (`initial_state`).
+
+    A subclass sets `input_size` and `output_size` and defines those two methods. It may override `unroll` with
+    something faster that gives the same numbers.
+    """
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.output_size = output_size
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step of an episode, on the core's device and in its dtype: leaves [B, ...]."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: x [B, input_size], state -> output [B, output_size], next state."""
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """Run the core over T steps; the state is not detached on the way.
+
+        Args:
+            x: [T, B, input_size].
+            state: the state before step 0, leaves [B, ...].
+            starts: bool [T, B]; where true, an episode begins and the state is reset before that step.
+
+        Returns:
+            outputs [T, B, output_size] and the state after the last step.
+        """
+        initial_state = self.initial_state(x.shape[1])
+        outputs = []
+        for x_t, starts_t in zip(x, starts, strict=True):
+            output, state = self(x_t, reset_state(starts_t, initial_state, state))
+            outputs.append(output)
+        return torch.stack(outputs), state
+
+
+class IdentityCore(Core):
+    """No memory at all: the output is the input. It makes any recurrent agent a feed-forward one."""
+
+    def __init__(self, input_size: int) -> None:
+        check_positive(input_size=input_size)
+        super().__init__(input_size, output_size=input_size)
+
+    def initial_state(self, batch_size: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return x, state
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        return x, state
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise a ValueError that names the first size that is not a whole number of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")

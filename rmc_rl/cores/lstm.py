@@ -1,0 +1,26 @@
+"""Long short-term memory (Hochreiter and Schmidhuber 1997, with forget gates)."""
+
+from torch import Tensor, nn
+
+from .core import Core, State, check_positive
+
+
+class LSTM(Core):
+    """An LSTM of `hidden_size` units that starts from zeros; state (h [B, hidden], c [B, hidden]), output h.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int = 256) -> None:
+        check_positive(input_size=input_size, hidden_size=hidden_size)
+        super().__init__(input_size, output_size=hidden_size)
+        self.cell = nn.LSTMCell(input_size, hidden_size)
+
+    def initial_state(self, batch_size: int) -> State:
+        zeros = self.cell.weight_hh.new_zeros(batch_size, self.output_size)
+        return zeros, zeros
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        h, c = self.cell(x, state)
+        return h, (h, c)

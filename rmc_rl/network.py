@@ -1,0 +1,133 @@
+"""The recurrent actor-critic network: encoder, core and heads. Every policy and algorithm here wraps this one."""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution, make_proba_distribution
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import Tensor, nn
+
+from .cores import State, make_core
+from .encoders import make_encoder
+
+Observation = Tensor | dict[str, Tensor]
+"""A batch of observations: one tensor, or a dict of them for a Dict space."""
+
+
+class NetworkOutput(NamedTuple):
+    """What the heads say of every step, [T, B, ...]."""
+
+    policy: Tensor
+    """[T, B, P]: parameters of the action distribution (logits; means of continuous actions)."""
+    value: Tensor
+    """[T, B]: the expected discounted (scaled) return."""
+
+
+class RecurrentActorCritic(nn.Module):
+    """observation -> encoder -> embedding (a linear layer, ReLU) -> core -> action and value heads (linear).
+
+    Args:
+        observation_space: what `make_encoder` takes.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        core: a name in `rmc_rl.cores.CORES`.
+        core_kwargs: arguments of that core.
+        encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
+        encoder_kwargs: arguments of that encoder.
+        embedding_size: width of the embedding, the core's input.
+
+    Raises:
+        ValueError: a space that the network cannot take, an unknown name, or a value that a part rejects.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        core: str,
+        core_kwargs: dict[str, Any] | None = None,
+        encoder: str = "auto",
+        encoder_kwargs: dict[str, Any] | None = None,
+        embedding_size: int = 256,
+    ) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
+        self.embedding = nn.Linear(self.encoder.features_dim, embedding_size)
+        self.core = make_core(core, embedding_size, **core_kwargs or {})
+        self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
+        self.value_head = nn.Linear(self.core.output_size, 1)
+        self._initialize()
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.core.initial_state(batch_size)
+
+    def forward(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
+        """Unroll over T steps.
+
+        Args:
+            observations: raw observations of the space, each part [T, B, ...].
+            state: the core's state before step 0, leaves [B, ...].
+            starts: bool [T, B], whether the step begins an episode.
+
+        Returns:
+            the heads' outputs at every step, and the state after the last.
+        """
+        num_steps, batch_size = starts.shape
+        x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
+        outputs, state = self.core.unroll(x, state, starts)  # [T, B, O]
+        return NetworkOutput(self.policy_head(outputs), self.value_head(outputs).squeeze(-1)), state
+
+    def step(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
+        """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B]."""
+        output, state = self(add_time(observations), state, starts.unsqueeze(0))
+        return NetworkOutput(output.policy[0], output.value[0]), state
+
+    def distribution(self, policy: Tensor) -> Distribution:
+        """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""
+        distribution = make_proba_distribution(self.action_space)
+        if self.log_std is not None:
+            return cast(DiagGaussianDistribution, distribution).proba_distribution(policy, self.log_std)
+        return distribution.proba_distribution(policy)
+
+    def _embed(self, observations: Observation) -> Tensor:
+        """observations [N, ...] -> [N, embedding]; images become floats in [0, 1], discrete values one-hot."""
+        prepared = preprocess_obs(observations, self.observation_space)
+        return torch.relu(self.embedding(self.encoder(prepared)))
+
+    def _initialize(self) -> None:
+        """Orthogonal layers outside the core, as is usual for actor-critics: a policy that starts near uniform."""
+        gains = [(self.encoder, 2**0.5), (self.embedding, 2**0.5), (self.policy_head, 0.01), (self.value_head, 1.0)]
+        for module, gain in gains:
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    nn.init.orthogonal_(layer.weight, gain)
+                    nn.init.zeros_(cast(Tensor, layer.bias))
+
+
+def flatten_time(observations: Observation) -> Observation:
+    """[T, B, ...] -> [T * B, ...], for every part."""
+    if isinstance(observations, dict):
+        return {key: part.flatten(0, 1) for key, part in observations.items()}
+    return observations.flatten(0, 1)
+
+
+def add_time(observations: Observation) -> Observation:
+    """[B, ...] -> [1, B, ...], for every part."""
+    if isinstance(observations, dict):
+        return {key: part.unsqueeze(0) for key, part in observations.items()}
+    return observations.unsqueeze(0)
+
+
+def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.Linear, nn.Parameter | None]:
+    """The layer that gives the distribution's parameters, and the log deviation of continuous actions."""
+    try:
+        distribution = make_proba_distribution(action_space)
+    except (NotImplementedError, AssertionError):
+        raise ValueError(
+            f"action_space must be Discrete, MultiDiscrete, MultiBinary or a Box of one dimension, got {action_space}"
+        ) from None
+    if isinstance(distribution, DiagGaussianDistribution):
+        head, log_std = distribution.proba_distribution_net(input_size)
+        return cast(nn.Linear, head), log_std
+    return cast(nn.Linear, distribution.proba_distribution_net(input_size)), None

@@ -1,0 +1,209 @@
+"""The recurrent actor-critic network as Stable-Baselines3 policies."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import get_device
+from torch import Tensor
+
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .cores import State
+from .network import RecurrentActorCritic
+from .spaces import space_from_json, space_to_json
+
+NumpyState = tuple[NDArray[Any], ...]
+
+
+class RecurrentPolicy(BasePolicy):
+    """A Stable-Baselines3 policy around `RecurrentActorCritic`, for any registered core.
+
+    Use one of the named forms (`RMCPolicy`, `LSTMPolicy`, ...), which set the core and its default arguments.
+
+    Args:
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        core_kwargs: arguments of the core, over the defaults of the named form.
+        encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
+        encoder_kwargs: arguments of that encoder.
+        embedding_size: width of the layer between encoder and core.
+
+    Raises:
+        ValueError: a space that the policy cannot take, or an illegal argument.
+    """
+
+    core: ClassVar[str]
+    """The core's name in `rmc_rl.cores.CORES`."""
+    default_core_kwargs: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        core_kwargs: dict[str, Any] | None = None,
+        encoder: str = "auto",
+        encoder_kwargs: dict[str, Any] | None = None,
+        embedding_size: int = 256,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.network_kwargs: dict[str, Any] = {
+            "core_kwargs": self.default_core_kwargs | (core_kwargs or {}),
+            "encoder": encoder,
+            "encoder_kwargs": encoder_kwargs or {},
+            "embedding_size": embedding_size,
+        }
+        self.network = RecurrentActorCritic(observation_space, action_space, self.core, **self.network_kwargs)
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: NumpyState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], NumpyState]:
+        """Actions for one observation or a batch of them, and the core's next state.
+
+        Args:
+            observation: of the observation space, with or without a batch dimension in front.
+            state: what the last call returned; None for a fresh one.
+            episode_start: bool [B], rows whose state is reset first; None for no row.
+            deterministic: the most likely action instead of a sampled one.
+
+        Raises:
+            ValueError: a state or an episode_start that does not fit the batch.
+        """
+        self.set_training_mode(False)
+        observations, is_batch = self.obs_to_tensor(observation)
+        batch_size = _batch_size(observations)
+        with torch.no_grad():
+            core_state = self._as_core_state(state, batch_size)
+            starts = self._as_starts(episode_start, batch_size)
+            output, core_state = self.network.step(observations, core_state, starts)
+            actions = self.network.distribution(output.policy).get_actions(deterministic)
+        next_state = tuple(leaf.cpu().numpy() for leaf in core_state)
+        env_actions = to_env_actions(actions, self.action_space)
+        return (env_actions if is_batch else env_actions[0]), next_state
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Actions for observations that each begin an episode."""
+        batch_size = _batch_size(observation)
+        starts = torch.ones(batch_size, dtype=torch.bool, device=self.device)
+        output, _ = self.network.step(observation, self.network.initial_state(batch_size), starts)
+        return self.network.distribution(output.policy).get_actions(deterministic)
+
+    def _as_core_state(self, state: NumpyState | None, batch_size: int) -> State:
+        fresh = self.network.initial_state(batch_size)
+        if state is None:
+            return fresh
+        expected, shapes = [tuple(leaf.shape) for leaf in fresh], [np.shape(leaf) for leaf in state]
+        if shapes != expected:
+            raise ValueError(f"state must be None or arrays of shapes {expected} for this batch, got {shapes}")
+        return tuple(torch.as_tensor(leaf, device=self.device) for leaf in state)
+
+    def _as_starts(self, episode_start: NDArray[np.bool_] | None, batch_size: int) -> Tensor:
+        if episode_start is None:
+            return torch.zeros(batch_size, dtype=torch.bool, device=self.device)
+        if np.shape(episode_start) != (batch_size,):
+            raise ValueError(f"episode_start must have shape ({batch_size},), got {np.shape(episode_start)}")
+        return torch.as_tensor(episode_start, dtype=torch.bool, device=self.device)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is needed to build this policy again, but for its weights."""
+        return {
+            "policy": type(self).__name__,
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "network_kwargs": self.network_kwargs,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy to `path` (safetensors and JSON in one file, `.zip` is added if there is no suffix)."""
+        save_checkpoint(path, "policy", self.to_json(), self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "auto") -> Self:
+        """The policy saved at `path`. Nothing is ever unpickled.
+
+        Raises:
+            CheckpointError: no such file, or it is damaged, or holds something else than a policy of this class.
+        """
+        data, tensors = load_checkpoint(path, "policy")
+        policy = restore_policy(path, data, tensors)
+        if not isinstance(policy, cls):
+            raise CheckpointError(f"{path}: holds a {type(policy).__name__}, not a {cls.__name__}")
+        return policy.to(get_device(device))
+
+
+class RMCPolicy(RecurrentPolicy):
+    """Relational Memory Core; by default 4 slots of 4 heads x 16, one gate for each slot."""
+
+    core = "rmc"
+    default_core_kwargs: ClassVar[dict[str, Any]] = {
+        "mem_slots": 4,
+        "head_size": 16,
+        "num_heads": 4,
+        "gate_style": "memory",
+    }
+
+
+class LSTMPolicy(RecurrentPolicy):
+    """Long short-term memory; by default 256 units."""
+
+    core = "lstm"
+
+
+class GRUPolicy(RecurrentPolicy):
+    """Gated recurrent unit; by default 256 units."""
+
+    core = "gru"
+
+
+class FeedForwardPolicy(RecurrentPolicy):
+    """No memory: what the agent does depends on the present observation alone."""
+
+    core = "identity"
+
+
+POLICIES: dict[str, type[RecurrentPolicy]] = {
+    policy.__name__: policy for policy in (RMCPolicy, LSTMPolicy, GRUPolicy, FeedForwardPolicy)
+}
+
+
+def restore_policy(path: str | Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> RecurrentPolicy:
+    """The policy with `RecurrentPolicy.to_json()` data and these weights; `path` is where they came from.
+
+    Raises:
+        CheckpointError: an unknown policy, illegal arguments, or weights that do not fit.
+    """
+    name = data.get("policy")
+    if name not in POLICIES:
+        raise CheckpointError(f"{path}: policy must be one of {sorted(POLICIES)}, got {name!r}")
+    try:
+        observation_space = space_from_json(data["observation_space"])
+        action_space = space_from_json(data["action_space"])
+        policy = POLICIES[name](observation_space, action_space, **data["network_kwargs"])
+        policy.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a saved {name}: {' '.join(str(error).split())}") from error
+    return policy
+
+
+def to_env_actions(actions: Tensor, action_space: spaces.Space[Any]) -> NDArray[Any]:
+    """Actions [B, ...] as the environment takes them: numpy, counted from a space's start, within a Box's bounds."""
+    array: NDArray[Any] = actions.cpu().numpy()
+    if isinstance(action_space, spaces.Box):
+        array = array.clip(action_space.low, action_space.high)
+    elif isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete):
+        array = array + action_space.start
+    return array
+
+
+def _batch_size(observations: PyTorchObs) -> int:
+    part = next(iter(observations.values())) if isinstance(observations, dict) else observations
+    return len(part)

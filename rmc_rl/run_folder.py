@@ -1,0 +1,119 @@
+"""A run's folder: what is in it, where, and how it gets there without ever being half-written."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+KEPT_CHECKPOINTS = 2
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be made or used; the message says why and what to do."""
+
+
+class RunFolder:
+    """The files of one run.
+
+    ```
+    config.yaml       the resolved configuration: every setting with its value
+    versions.json     of Python and of the packages that matter
+    progress*.csv     the log; a resumed run adds a file
+    events.out.*      the same for TensorBoard
+    checkpoints/      NAME_STEPS.zip, the last two
+    best_model.zip    the best so far, by evaluation
+    model.zip         the last
+    evaluation.json   the final evaluation
+    video.mp4         the trained agent
+    ```
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.best_model = self.path / "best_model.zip"
+        self.model = self.path / "model.zip"
+        self.evaluation = self.path / "evaluation.json"
+        self.video = self.path / "video.mp4"
+
+    @classmethod
+    def create(cls, path: str | Path, config: str) -> "RunFolder":
+        """Make the folder of a new run and write its configuration (YAML text) and versions.
+
+        Raises:
+            RunFolderError: the folder holds something already, or cannot be written.
+        """
+        folder = cls(path)
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise RunFolderError(f"{path} exists already: choose another name, or continue it with --resume {path}")
+        try:
+            (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_text(folder.config, config)
+            write_text(folder.path / "versions.json", to_json(_versions()))
+        except OSError as error:
+            raise RunFolderError(f"cannot write the run folder {path}: {error.strerror}") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run that exists.
+
+        Raises:
+            RunFolderError: there is no such folder, or it is not a run's.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise RunFolderError(f"there is no run folder {path}")
+        if not folder.config.is_file():
+            raise RunFolderError(f"{path} is not a run folder: it has no config.yaml")
+        return folder
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, newest first."""
+        return sorted((self.path / "checkpoints").glob("*_*.zip"), key=_steps, reverse=True)
+
+    def checkpoint(self, steps: int) -> Path:
+        """Where the checkpoint after so many steps belongs."""
+        return self.path / "checkpoints" / f"model_{steps}.zip"
+
+    def drop_old_checkpoints(self) -> None:
+        for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
+            old.unlink()
+
+    def log_suffix(self) -> str:
+        """The suffix of the next log: a resumed run leaves what was logged before as it is."""
+        parts = len(list(self.path.glob("progress*.csv")))
+        return f"_{parts + 1}" if parts else ""
+
+
+def to_json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _steps(checkpoint: Path) -> int:
+    digits = checkpoint.stem.rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _versions() -> dict[str, str]:
+    packages = ("rmc-rl", "torch", "numpy", "numba", "gymnasium", "stable-baselines3")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}

@@ -1,0 +1,68 @@
+"""Gymnasium spaces as JSON and back, so that a saved policy can be rebuilt without unpickling anything."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+
+def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
+    """JSON for a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these.
+
+    Raises:
+        ValueError: any other space.
+    """
+    match space:
+        case spaces.Dict():
+            return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.items()}}
+        case spaces.Box():
+            bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
+            return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+        case spaces.Discrete():
+            return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        case spaces.MultiDiscrete():
+            return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        case spaces.MultiBinary():
+            return {"type": "MultiBinary", "n": list(space.shape)}
+        case _:
+            raise ValueError(f"cannot save the space {space}: only Box, Discrete, MultiDiscrete, MultiBinary and Dict")
+
+
+def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
+    """The space that `space_to_json` wrote.
+
+    Raises:
+        ValueError: not something that it writes.
+    """
+    try:
+        match data["type"]:
+            case "Dict":
+                return spaces.Dict({key: space_from_json(part) for key, part in data["spaces"].items()})
+            case "Box":
+                shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+                low, high = (_bound_from_json(data[side], shape, dtype) for side in ("low", "high"))
+                return spaces.Box(low, high, shape, dtype.type)
+            case "Discrete":
+                return spaces.Discrete(data["n"], start=data["start"])
+            case "MultiDiscrete":
+                return spaces.MultiDiscrete(data["nvec"], start=data["start"])
+            case "MultiBinary":
+                return spaces.MultiBinary(data["n"])
+            case other:
+                raise ValueError(f"unknown type {other!r}")
+    except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
+        raise ValueError(f"not a saved space: {error}") from error
+
+
+def _bound_to_json(bound: NDArray[Any]) -> Any:
+    """One number where all are equal, which they mostly are; as text, since JSON has no infinities."""
+    texts = [repr(number.item()) for number in bound.flat]
+    return texts[0] if len(set(texts)) == 1 else texts
+
+
+def _bound_from_json(bound: str | list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    number = int if dtype.kind in "iu" else float
+    if isinstance(bound, str):
+        return np.full(shape, number(bound), dtype)
+    return np.array([number(text) for text in bound], dtype).reshape(shape)
