@@ -151,7 +151,7 @@ def test_illegal_environments_are_named(wrap: Any) -> None:
 
 def test_no_environment_at_all() -> None:
     with pytest.raises(TypeError, match="Env"):
-        PreviousActionReward("CartPole-v1")  # type: ignore[call-overload]
+        PreviousActionReward("CartPole-v1")
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
