@@ -170,7 +170,8 @@ def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except CheckpointError:
         raise
     except Exception as error:  # what zipfile, json and safetensors raise on damaged input is of many kinds
-        raise CheckpointError(f"it is no checkpoint or a damaged one ({error}); load another copy") from error
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"it is no checkpoint or a damaged one ({reason}); load another copy") from error
 
 
 def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
