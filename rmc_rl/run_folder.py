@@ -24,8 +24,8 @@ class RunFolder:
     versions.json     of Python and of the packages that matter
     progress*.csv     the log; a resumed run adds a file
     events.out.*      the same for TensorBoard
-    checkpoints/      NAME_STEPS.zip, the last two
-    best_model.zip    the best so far, by evaluation
+    checkpoints/      model_STEPS.zip, the last two
+    best_model.zip    the best so far, by evaluation; its figures are in best_model.json
     model.zip         the last
     evaluation.json   the final evaluation
     video.mp4         the trained agent
@@ -36,6 +36,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.best_model = self.path / "best_model.zip"
+        self.best_evaluation = self.path / "best_model.json"
         self.model = self.path / "model.zip"
         self.evaluation = self.path / "evaluation.json"
         self.video = self.path / "video.mp4"

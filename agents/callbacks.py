@@ -1,0 +1,132 @@
+"""What happens beside the training of a run: progress, checkpoints, evaluation, a clean stop."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import cast
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from rmc_rl.run_folder import RunFolder, to_json, write_text
+
+from .a2c import A2C
+from .evaluate import evaluate
+
+
+class StopOnSignal(BaseCallback):
+    """Ends training when the user says so: at the first SIGINT (Ctrl-C) or SIGTERM, before the next update."""
+
+    requested = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While inside, the first signal asks for a stop; a second one acts as it always does."""
+        previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = previous
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        for other, handler in self._previous.items():
+            signal.signal(other, handler)
+
+    def _on_step(self) -> bool:
+        return not self.requested
+
+
+class Progress(BaseCallback):
+    """A progress bar on stderr: steps, steps/s, time left, and the mean return of the last episodes."""
+
+    def __init__(self, total_timesteps: int) -> None:
+        super().__init__()
+        self.total_timesteps = total_timesteps
+
+    def _on_training_start(self) -> None:
+        # A bar that is redrawn in a file would fill it.
+        interval = 0.5 if sys.stderr.isatty() else 15.0
+        self.bar = tqdm(
+            total=self.total_timesteps,
+            initial=self.num_timesteps,
+            mininterval=interval,
+            maxinterval=interval,
+            unit=" steps",
+            unit_scale=True,
+            dynamic_ncols=True,
+        )
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.num_timesteps - self.bar.n)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        episodes = self.model.ep_info_buffer
+        if episodes:
+            mean_return = safe_mean([episode["r"] for episode in episodes])
+            self.bar.set_postfix_str(f"return {mean_return:.1f}", refresh=False)
+
+    def _on_training_end(self) -> None:
+        self.bar.close()
+
+
+class Checkpoint(BaseCallback):
+    """Saves the model every so many minutes, between two updates; the two newest checkpoints are kept."""
+
+    def __init__(self, folder: RunFolder, minutes: float) -> None:
+        super().__init__()
+        self.folder, self.seconds = folder, 60 * minutes
+
+    def _on_training_start(self) -> None:
+        self.last = time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self.save()
+
+    def save(self) -> None:
+        self.model.save(self.folder.checkpoint(self.model.num_timesteps))
+        self.folder.drop_old_checkpoints()
+        self.last = time.monotonic()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class BestModel(BaseCallback):
+    """Evaluates the policy every `interval` steps on the same games, logs the result, and keeps the best model."""
+
+    def __init__(self, folder: RunFolder, env: VecEnv, interval: int, episodes: int, seed: int) -> None:
+        super().__init__()
+        self.folder, self.env = folder, env
+        self.interval, self.episodes, self.seed = interval, episodes, seed
+
+    def _on_training_start(self) -> None:
+        self.best = -float("inf")
+        if self.folder.best_evaluation.is_file():
+            self.best = json.loads(self.folder.best_evaluation.read_text())["mean_return"]
+        self.next = (self.num_timesteps // self.interval + 1) * self.interval
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps < self.next:
+            return
+        self.next += self.interval
+        summary = evaluate(cast(A2C, self.model).policy, self.env, self.episodes, self.seed).summary()
+        for name in summary.keys() - {"episodes"}:
+            self.logger.record(f"eval/{name}", summary[name])
+        if summary["mean_return"] > self.best:
+            self.best = summary["mean_return"]
+            self.model.save(self.folder.best_model)
+            write_text(self.folder.best_evaluation, to_json({"steps": self.num_timesteps} | summary))
+
+    def _on_step(self) -> bool:
+        return True

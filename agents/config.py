@@ -1,0 +1,104 @@
+"""What a training run is made of: every setting with its default, its meaning and its check. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .hyperparameters import Hyperparameters
+
+PolicyName = Literal["RMCPolicy", "LSTMPolicy", "GRUPolicy", "FeedForwardPolicy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+    """What the agent plays."""
+
+    id: str = "envs:MiniPacman-v0"
+    """Gymnasium id; `module:Name-v0` imports the module first."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of that environment. Mini-Pacman: mode, viewport, observation, frame_cap."""
+    num_envs: int = 128
+    """Environments that are stepped together."""
+    previous_action_reward: bool = True
+    """Whether the agent also observes its previous action and reward."""
+
+    def __post_init__(self) -> None:
+        check_at_least("environment.num_envs", self.num_envs, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The network: encoder, embedding, core, heads."""
+
+    name: PolicyName = "RMCPolicy"
+    """The policy, by its core."""
+    core_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the core, over the policy's defaults. RMC: mem_slots, head_size, num_heads, gate_style, ...; LSTM
+    and GRU: hidden_size."""
+    encoder: str = "auto"
+    """`grid` for small images, `flat` for vectors, `auto` to go by the observation."""
+    encoder_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the encoder."""
+    embedding_size: int = 256
+    """Width of the layer between encoder and core."""
+
+    def __post_init__(self) -> None:
+        check_at_least("policy.embedding_size", self.embedding_size, 1)
+
+    def kwargs(self) -> dict[str, Any]:
+        """The policy's arguments."""
+        names = ("core_kwargs", "encoder", "encoder_kwargs", "embedding_size")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the agent is measured, in games of its own: actions sampled, random numbers apart from training's."""
+
+    interval: int = 1_000_000
+    """Environment steps between two evaluations during training, which choose the best model; 0 for none."""
+    episodes: int = 32
+    """Episodes of each of these."""
+    final_episodes: int = 100
+    """Episodes of the final evaluation, of the last model."""
+    video_seconds: float = 30
+    """Length of the video of the trained agent; 0 for none."""
+
+    def __post_init__(self) -> None:
+        check_at_least("evaluation.interval", self.interval, 0)
+        check_at_least("evaluation.episodes", self.episodes, 1)
+        check_at_least("evaluation.final_episodes", self.final_episodes, 1)
+        check_at_least("evaluation.video_seconds", self.video_seconds, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentRun:
+    """One training run of an agent."""
+
+    run: Literal["agent"] = "agent"
+    """What is trained."""
+    name: str | None = None
+    """The run's folder is runs/NAME; null: the configuration's name, date and time."""
+    seed: int = 0
+    """Of all random numbers; below 1,000,000, where the seeds of evaluation begin."""
+    total_timesteps: int = 10_000_000
+    """Environment steps to train for, all environments together."""
+    device: str = "auto"
+    """cpu, cuda, ...; auto takes a GPU if there is one."""
+    checkpoint_minutes: float = 2.0
+    """Minutes between two checkpoints."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    agent: Hyperparameters = field(default_factory=Hyperparameters)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1_000_000:
+            raise ValueError(f"seed must be from 0 to 999999, got {self.seed}")
+        check_at_least("total_timesteps", self.total_timesteps, 1)
+        check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise a ValueError that names the field unless value >= least (which NaN is not)."""
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")

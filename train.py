@@ -1,0 +1,104 @@
+"""Train an agent: `python train.py` for the quick start, `--config configs/NAME.yaml` for anything else."""
+
+import sys
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from agents.config import AgentRun
+
+QUICK_START = Path(__file__).parent / "configs" / "quick_start.yaml"
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, build, run. Returns the exit code: 0, 1 if training failed, 2 for bad input."""
+    try:
+        config, resume = parse(arguments)
+    except (ArgumentError, ValueError) as error:
+        return fail(error, code=2)
+
+    import gymnasium  # heavy imports wait until the arguments are known to be good
+
+    from agents.training import Training
+    from rmc_rl.checkpoint import CheckpointError
+    from rmc_rl.run_folder import RunFolder
+
+    try:
+        if resume:
+            training = Training.resume(config, RunFolder.open(resume))
+        else:
+            config_text = yaml.safe_dump(asdict(config), sort_keys=False)
+            training = Training.start(config, Path("runs", str(config.name)), config_text)
+    except (ValueError, TypeError, gymnasium.error.Error) as error:
+        return fail(error, code=2)
+
+    folder = training.folder.path
+    print(f"run folder: {folder}")
+    try:
+        evaluation = training.run()
+    except (FloatingPointError, CheckpointError) as error:
+        return fail(f"training stopped: {error}; the last checkpoint is in {folder}/checkpoints", code=1)
+    if evaluation is None:
+        print(f"stopped after {training.agent.num_timesteps:,} steps; go on with: python train.py --resume {folder}")
+    else:
+        print(describe(evaluation.summary()))
+        print(f"watch it play: python play.py {folder}")
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
+    """The configuration, and the folder of the run to be resumed, if any.
+
+    Raises:
+        ArgumentError, ValueError: an unknown key, a wrong type, or an illegal value.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="train.py", description=__doc__, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML with any of the settings below")
+    parser.add_argument("--resume", metavar="RUN", help="folder of a run to go on with, with its own configuration")
+    parser.add_class_arguments(AgentRun)
+
+    resume = _value_of("--resume", arguments)
+    if resume is not None:
+        from rmc_rl.run_folder import RunFolder
+
+        arguments = ["--config", str(RunFolder.open(resume).config), *arguments]
+    elif not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
+        arguments = ["--config", str(QUICK_START), *arguments]
+    values = parser.instantiate(parser.parse_args(arguments))
+    settings = {field.name: values[field.name] for field in fields(AgentRun)}
+    if settings["name"] is None:
+        config_name = Path(_value_of("--config", arguments) or "run").stem
+        settings["name"] = f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return AgentRun(**settings), resume
+
+
+def describe(summary: dict[str, float]) -> str:
+    """The final evaluation in one line."""
+    text = (
+        f"return {summary['mean_return']:.1f} +- {summary['standard_error']:.1f} (standard error) "
+        f"over {summary['episodes']:.0f} episodes, mean length {summary['mean_length']:.0f} steps"
+    )
+    return text + (f", mean level {summary['mean_level']:.1f}" if "mean_level" in summary else "")
+
+
+def fail(reason: object, code: int) -> int:
+    """Say in one line what is wrong."""
+    print(f"train.py: {' '.join(str(reason).split())}", file=sys.stderr)
+    return code
+
+
+def _value_of(option: str, arguments: list[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
