@@ -1,6 +1,6 @@
 """Many games side by side: what the single and the vector environment share."""
 
-import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -8,114 +8,101 @@ import numpy as np
 import numpy.typing as npt
 
 from . import rules
+from .checks import integer, one_of
 from .game import GAME, INFO
 from .maze import COLUMNS, MAX_VIEWPORT, ROWS
 from .modes import MODES
+from .observation import paint_planes, paint_rgb
+from .state import read_state, write_state
 
 Array = npt.NDArray[Any]
-CHANNELS = {"rgb": 3, "planes": 6}
+Rows = npt.NDArray[np.int64]
+
+NUM_ACTIONS = 5
+OBSERVATIONS = ("rgb", "planes")
 
 
 class Outcome(NamedTuple):
-    """What one step returns for N games, and for the E of them that ended and started anew (in order of their rows)."""
+    """What one step of N games brings, and the rows of the E games that ended in it."""
 
-    observations: Array  # [N, height, width, channels]
     rewards: npt.NDArray[np.float64]  # [N]
     terminated: npt.NDArray[np.bool_]  # [N]
     truncated: npt.NDArray[np.bool_]  # [N]
-    infos: Array  # [N] of INFO
-    final_rows: npt.NDArray[np.int64]  # [E]
-    final_observations: Array  # [E, height, width, channels]
-    final_infos: Array  # [E] of INFO
+    ended: Rows  # [E]
 
 
 class GameBatch:
-    """N games of one mode, seen in one way. Each row has its own generator; `started` says which rows are in play."""
+    """N games of one mode, seen in one way, each row with a generator of its own. Arguments as for `MiniPacmanEnv`."""
 
     def __init__(self, num_games: int, mode: str, viewport: int | None, observation: str, frame_cap: int) -> None:
-        height, width = _window(viewport)
-        if observation not in CHANNELS:
-            raise ValueError(f"observation must be one of {', '.join(map(repr, CHANNELS))}, got {observation!r}")
-        self._shape = (height, width, CHANNELS[observation])
-        self._dtype = np.uint8 if observation == "rgb" else np.float32
-        self.observation_space = gymnasium.spaces.Box(0, 255 if observation == "rgb" else 1, self._shape, self._dtype)
+        self.viewport = _viewport(viewport)
+        self.observation_space = _space(self.viewport, one_of("observation", observation, OBSERVATIONS))
+        self._paint = paint_rgb if observation == "rgb" else paint_planes
         self.games = np.zeros(num_games, GAME)
-        self.games["mode"] = _mode_index(mode)
-        self.games["frame_cap"] = _frame_cap(frame_cap)
-        self.started = np.zeros(num_games, np.bool_)
-        # Scratch for games that end; a step copies out what it needs.
-        self._final_rows = np.empty(num_games, np.int64)
-        self._final_observations = self._empty_observations()
-        self._final_infos = np.empty(num_games, INFO)
+        self.games["mode"] = MODES.index(one_of("mode", mode, MODES))
+        self.games["frame_cap"] = integer("frame_cap", frame_cap, 0, 2**31 - 1)
+        self.rows = np.arange(num_games)
 
     def seed(self, row: int, np_random: np.random.Generator) -> None:
         """Draw a row's generator from NumPy's."""
         self.games["generator"][row] = np_random.integers(2**64, size=4, dtype=np.uint64)
 
-    def start(self, rows: Array) -> None:
-        """Start a new episode in each of the given rows, int64 [any]."""
+    def is_seeded(self, row: int) -> bool:
+        return bool(self.games["generator"][row].any())
+
+    def require_games(self) -> None:
+        """Raises ResetNeeded where a row has never had a game (its level is 0)."""
+        if not self.games["level"].all():
+            raise gymnasium.error.ResetNeeded("there is no game yet: call reset() or set_state() first")
+
+    def start(self, rows: Rows) -> None:
+        """Start a new episode in the given rows, [R]."""
         rules.start(self.games, rows)
-        self.started[rows] = True
 
-    def observe(self) -> tuple[Array, Array]:
-        """The present observations, [N, height, width, channels], and infos, [N] of INFO."""
-        observations, infos = self._empty_observations(), np.empty(len(self.games), INFO)
-        rules.observe_all(self.games, observations, infos)
-        return observations, infos
-
-    def step(self, actions: npt.NDArray[np.int64], *, autoreset: bool) -> Outcome:
-        """Play one step of every game. Without `autoreset`, a game that ends is no longer in play, and E is 0."""
+    def step(self, actions: npt.NDArray[np.int64]) -> Outcome:
+        """Play one step of every game, with actions [N] in 0..4. Games that end are left as they ended."""
         count = len(self.games)
-        observations, infos = self._empty_observations(), np.empty(count, INFO)
         rewards, terminated, truncated = np.empty(count), np.empty(count, np.bool_), np.empty(count, np.bool_)
-        ended = rules.step(
-            self.games,
-            actions,
-            autoreset,
-            observations,
-            rewards,
-            terminated,
-            truncated,
-            infos,
-            self._final_rows,
-            self._final_observations,
-            self._final_infos,
-        )
-        final = (self._final_rows[:ended], self._final_observations[:ended], self._final_infos[:ended])
-        return Outcome(observations, rewards, terminated, truncated, infos, *final)
+        ended = np.empty(count, np.int64)
+        num_ended = rules.play(self.games, actions, rewards, terminated, truncated, ended)
+        return Outcome(rewards, terminated, truncated, ended[:num_ended])
 
-    def _empty_observations(self) -> Array:
-        return np.empty((len(self.games), *self._shape), self._dtype)
+    def observe(self, rows: Rows) -> Array:
+        """What is seen in the given rows, [R]: a new array [R, height, width, channels]."""
+        space = self.observation_space
+        observations = np.empty((len(rows), *space.shape), space.dtype)
+        self._paint(self.games, rows, observations)
+        return observations
+
+    def report(self, rows: Rows) -> Array:
+        """The infos of the given rows, [R]: a new array [R] of INFO."""
+        infos = np.empty(len(rows), INFO)
+        rules.report(self.games, rows, infos)
+        return infos
+
+    def get_state(self, row: int) -> dict[str, Any]:
+        """One game as plain arrays and numbers; raises ResetNeeded as `require_games` does."""
+        self.require_games()
+        return read_state(self.games[row])
+
+    def set_state(self, row: int, state: Mapping[str, Any]) -> None:
+        """Put one game into a state; raises ValueError where it is impossible, and changes nothing then."""
+        write_state(state, self.games[row])
 
 
-def _mode_index(mode: str) -> int:
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
-    return MODES.index(mode)
-
-
-def _window(viewport: int | None) -> tuple[int, int]:
-    """Height and width of what is seen."""
+def _viewport(viewport: Any) -> int | None:
     if viewport is None:
-        return ROWS, COLUMNS
-    size = integer("viewport", viewport, f"an odd integer from 5 to {MAX_VIEWPORT}, or None for the whole maze")
-    if size % 2 == 0 or not 5 <= size <= MAX_VIEWPORT:
+        return None
+    legal = tuple(range(5, MAX_VIEWPORT + 1, 2))
+    if viewport not in legal:
         raise ValueError(
-            f"viewport must be an odd integer from 5 to {MAX_VIEWPORT}, or None for the whole maze, got {viewport!r}"
+            f"viewport must be odd, from 5 to {MAX_VIEWPORT}, or None for the whole maze, got {viewport!r}"
         )
-    return size, size
+    return int(viewport)
 
 
-def _frame_cap(frame_cap: int) -> int:
-    cap = integer("frame_cap", frame_cap, "an integer of at least 0 (0: no cap)")
-    if not 0 <= cap < 2**31:
-        raise ValueError(f"frame_cap must be an integer from 0 (no cap) to {2**31 - 1}, got {frame_cap!r}")
-    return cap
-
-
-def integer(name: str, value: Any, legal: str) -> int:
-    """`value` as a Python integer; raises ValueError, saying what is legal, where it is none."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be {legal}, got {value!r}") from None
+def _space(viewport: int | None, observation: str) -> gymnasium.spaces.Box:
+    height, width = (ROWS, COLUMNS) if viewport is None else (viewport, viewport)
+    if observation == "rgb":
+        return gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
+    return gymnasium.spaces.Box(0, 1, (height, width, 6), np.float32)

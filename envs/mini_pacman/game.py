@@ -14,15 +14,15 @@ GAME = np.dtype(
         ("generator", np.uint64, 4),
         ("score", np.float64),
         ("reward", np.float64),  # of the latest step
-        ("mode", np.int32),  # index into MODES
-        ("frame_cap", np.int32),  # 0: none
-        ("frame", np.int32),
-        ("timer", np.int32),  # steps in this level
-        ("level", np.int32),
-        ("food_left", np.int32),
-        ("power", np.int32),
-        ("num_pills", np.int32),
-        ("num_ghosts", np.int32),
+        ("mode", np.int64),  # index into MODES
+        ("frame_cap", np.int64),  # 0: none
+        ("frame", np.int64),
+        ("timer", np.int64),  # steps in this level
+        ("level", np.int64),
+        ("food_left", np.int64),
+        ("power", np.int64),
+        ("num_pills", np.int64),
+        ("num_ghosts", np.int64),
         ("pacman", np.int16),  # a cell, as below
         ("heading", np.int8),  # Pacman's last way, for drawing only
         ("dead", np.bool_),

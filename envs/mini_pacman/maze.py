@@ -1,7 +1,7 @@
 """The maze, and how its cells are numbered.
 
 The maze is stored inside a margin wide enough for the largest viewport, one 64-bit word a row. A cell is the number of
-its bit, `64 * (row + MARGIN) + column + MARGIN`, so a step down adds 64, a step right adds 1, a set of cells (walls, food)
+its bit, `64 * (row + MARGIN) + column + MARGIN`: a step down adds 64, a step right adds 1, a set of cells (walls, food)
 is a few words, and a window anywhere around Pacman is read by shifting words, without a test for the border.
 """
 
@@ -32,7 +32,7 @@ MAX_VIEWPORT = 37  # twice the maze's width, less one: no larger window shows an
 MARGIN = MAX_VIEWPORT // 2
 PADDED_ROWS = ROWS + 2 * MARGIN
 
-# Ways to face. A new ghost may face an unreal way, which is no move; for the reverse rule it counts as the way it is like.
+# Ways to face. A new ghost may face an unreal way, which is no move, but has the reverse of the way that it is like.
 RIGHT, UP, LEFT, DOWN, UNREAL_LEFT, UNREAL_DOWN = range(6)
 STEPS = np.array([1, -64, -1, 64], np.int64)  # [way] what a move adds to a cell
 REVERSES = np.array([LEFT, DOWN, RIGHT, UP, RIGHT, UP], np.int64)  # [way]

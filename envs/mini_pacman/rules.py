@@ -1,71 +1,33 @@
-"""The rules of Mini-Pacman and its observations, compiled.
+"""The rules of Mini-Pacman, compiled.
 
-The game of Weber et al. (2017), arXiv 1707.06203, with the viewport of Santoro et al. (2018), arXiv 1806.01822,
-section 4.2. `docs/mini_pacman.md` gives the rules in words. Every game draws from a generator of its own, so it depends
-on its seed and its actions alone. All compiled functions live in this file, because Numba's cache does not notice a change
-in a callee that lives elsewhere.
+The game of Weber et al. (2017), arXiv 1707.06203; `docs/mini_pacman.md` gives its rules in words. Every game draws from
+a generator of its own, so that it depends on its seed and its actions alone.
 """
 
-import sys
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
-from numba.core import event
 
+from .compilation import compiled
 from .game import FIRST_PILLS, MAX_GHOSTS, PILL_POWER
 from .maze import (
-    COLUMNS,
     DOWN,
     EXITS,
     FREE_CELLS,
     FREE_WORDS,
-    LEFT,
-    MARGIN,
     PADDED_ROWS,
     REVERSES,
     RIGHT,
-    ROWS,
     STEPS,
+    UNREAL_DOWN,
     UNREAL_LEFT,
     UP,
-    WALL_WORDS,
 )
 from .modes import DEATH, FOOD, GHOST, GOALS, PILL, REWARDS, STEP, TIME_LIMITS
 
 GHOST_RANDOMNESS = 0.05
 SAFE_DISTANCE = 5
-INITIAL_FACINGS = np.array([RIGHT, UP, UNREAL_LEFT, UNREAL_LEFT + 1], np.int64)
-EDIBLE = (np.arange(PILL_POWER + 1) / PILL_POWER).astype(np.float32)  # [power]
-DANGEROUS = (1 - np.arange(PILL_POWER + 1) / PILL_POWER).astype(np.float32)  # [power]
-GHOST_GREEN = np.rint(255 * np.arange(PILL_POWER + 1) / PILL_POWER).astype(np.uint8)  # [power]
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def compiled(function: Function) -> Function:
-    return cast(Function, numba.njit(cache=True)(function))
-
-
-class _CompilationNotice(event.Listener):  # type: ignore[misc]
-    """Says once that the rules are being compiled; loading them from the cache says nothing."""
-
-    def on_start(self, event: Any) -> None:
-        if event.data["dispatcher"].py_func.__module__ == __name__:
-            unregister_notice()
-            print("compiling Mini-Pacman's rules ...", file=sys.stderr, flush=True)
-
-    def on_end(self, event: Any) -> None:
-        pass
-
-
-_notice = _CompilationNotice()
-event.register("numba:compile", _notice)
-
-
-def unregister_notice() -> None:
-    event.unregister("numba:compile", _notice)
+INITIAL_FACINGS = np.array([RIGHT, UP, UNREAL_LEFT, UNREAL_DOWN], np.int64)
 
 
 # --- Randomness ------------------------------------------------------------------------------------------------------
@@ -98,7 +60,7 @@ def uniform(game: Any) -> float:
 
 
 @compiled
-def below(game: Any, bound: int) -> int:
+def below(game: Any, bound: int) -> Any:
     """An unbiased integer in [0, bound), bound < 2**32 (Lemire, 2019)."""
     n = np.uint64(bound)
     while True:
@@ -112,12 +74,12 @@ def below(game: Any, bound: int) -> int:
 
 
 @compiled
-def free_cell(game: Any) -> int:
+def free_cell(game: Any) -> Any:
     return FREE_CELLS[below(game, len(FREE_CELLS))]
 
 
 @compiled
-def ghost_cell(game: Any) -> int:
+def ghost_cell(game: Any) -> Any:
     """A free cell outside the half-open block of ten by ten around Pacman."""
     row, column = game.pacman >> 6, game.pacman & 63
     while True:
@@ -204,7 +166,7 @@ def eat_ghost(game: Any, ghost: int) -> None:
 
 
 @compiled
-def corridor_way(exits: int, facing: int) -> int:
+def corridor_way(exits: int, facing: int) -> Any:
     """Keep the facing where it is open; else the first open way that is not its reverse, or the only one."""
     if facing <= DOWN and exits >> facing & 1:
         return facing
@@ -216,7 +178,7 @@ def corridor_way(exits: int, facing: int) -> int:
 
 
 @compiled
-def junction_way(game: Any, ghost: int, exits: int) -> int:
+def junction_way(game: Any, ghost: int, exits: int) -> Any:
     """Chase Pacman, at times at random; with power, flee. Never turn back."""
     cell, facing = game.ghosts[ghost], game.facings[ghost]
     down, right = (game.pacman >> 6) - (cell >> 6), (game.pacman & 63) - (cell & 63)
@@ -296,7 +258,8 @@ def act_ghosts(game: Any) -> None:
 
 
 @compiled
-def play(game: Any, action: int) -> None:
+def advance(game: Any, action: int) -> None:
+    """One step of one game."""
     game.frame += 1
     game.timer += 1
     game.reward = REWARDS[game.mode, STEP]
@@ -312,141 +275,41 @@ def play(game: Any, action: int) -> None:
     game.score += game.reward
 
 
-# --- Observations ----------------------------------------------------------------------------------------------------
-
-
-@compiled
-def paint_rgb(game: Any, top: int, left: int, image: Any) -> None:
-    """Paint the window whose corner is given into `image`, uint8 [height, width, 3]."""
-    height, width = image.shape[0], image.shape[1]
-    shift = np.uint64(left)
-    one = np.uint64(1)
-    for row in range(height):
-        walls, food = WALL_WORDS[top + row] >> shift, game.food[top + row] >> shift
-        for column in range(width):
-            wall = 255 * (walls & one)
-            image[row, column, 0] = wall
-            image[row, column, 1] = wall
-            image[row, column, 2] = wall | 255 * (food & one)
-            walls >>= one
-            food >>= one
-    for pill in range(game.num_pills):
-        row, column = (game.pills[pill] >> 6) - top, (game.pills[pill] & 63) - left
-        if 0 <= row < height and 0 <= column < width:
-            paint(image, row, column, 0, 255, 255)
-    for ghost in range(game.num_ghosts):
-        row, column = (game.ghosts[ghost] >> 6) - top, (game.ghosts[ghost] & 63) - left
-        if 0 <= row < height and 0 <= column < width:
-            paint(image, row, column, 255, GHOST_GREEN[game.power], 0)
-    paint(image, (game.pacman >> 6) - top, (game.pacman & 63) - left, 0, 255, 0)
-
-
-@compiled
-def paint(image: Any, row: int, column: int, red: int, green: int, blue: int) -> None:
-    image[row, column, 0] = red
-    image[row, column, 1] = green
-    image[row, column, 2] = blue
-
-
-@compiled
-def paint_planes(game: Any, top: int, left: int, planes: Any) -> None:
-    """Paint the window whose corner is given into `planes`, float32 [height, width, 6]."""
-    height, width = planes.shape[0], planes.shape[1]
-    shift = np.uint64(left)
-    one = np.uint64(1)
-    for row in range(height):
-        walls, food = WALL_WORDS[top + row] >> shift, game.food[top + row] >> shift
-        for column in range(width):
-            planes[row, column, 0] = walls & one
-            planes[row, column, 1] = food & one
-            for plane in range(2, 6):
-                planes[row, column, plane] = 0
-            walls >>= one
-            food >>= one
-    planes[(game.pacman >> 6) - top, (game.pacman & 63) - left, 2] = 1
-    for ghost in range(game.num_ghosts):
-        row, column = (game.ghosts[ghost] >> 6) - top, (game.ghosts[ghost] & 63) - left
-        if 0 <= row < height and 0 <= column < width:
-            planes[row, column, 3] = DANGEROUS[game.power]
-            planes[row, column, 4] = EDIBLE[game.power]
-    for pill in range(game.num_pills):
-        row, column = (game.pills[pill] >> 6) - top, (game.pills[pill] & 63) - left
-        if 0 <= row < height and 0 <= column < width:
-            planes[row, column, 5] = 1
-
-
-@compiled
-def observe(game: Any, image: Any) -> None:
-    """Write the observation into `image`: the whole maze where it has the maze's size, else a square around Pacman."""
-    height, width, channels = image.shape
-    if height == ROWS and width == COLUMNS:
-        top, left = MARGIN, MARGIN
-    else:
-        top, left = (game.pacman >> 6) - height // 2, (game.pacman & 63) - width // 2
-    if channels == 3:
-        paint_rgb(game, top, left, image)
-    else:
-        paint_planes(game, top, left, image)
-
-
-@compiled
-def report(game: Any, info: Any) -> None:
-    info.level = game.level
-    info.score = game.score
-    info.power = game.power
-    info.food_left = game.food_left
-
-
 # --- Many games ------------------------------------------------------------------------------------------------------
 
 
 @compiled
 def start(games: Any, rows: Any) -> None:
-    """Start a new episode in the given rows, int64 [any]."""
+    """Start a new episode in the given rows, int64 [any], of games [N]."""
     for row in rows:
         start_episode(games[row])
 
 
 @compiled
-def observe_all(games: Any, observations: Any, infos: Any) -> None:
-    """Write `observations` [N, height, width, channels] and `infos` [N] of games [N]."""
-    for row in range(len(games)):
-        observe(games[row], observations[row])
-        report(games[row], infos[row])
+def play(games: Any, actions: Any, rewards: Any, terminated: Any, truncated: Any, ended: Any) -> int:
+    """Play one step of games [N] with actions int64 [N] in 0..4, and write rewards, terminated and truncated, each [N].
 
-
-@compiled
-def step(
-    games: Any,
-    actions: Any,
-    autoreset: bool,
-    observations: Any,
-    rewards: Any,
-    terminated: Any,
-    truncated: Any,
-    infos: Any,
-    final_rows: Any,
-    final_observations: Any,
-    final_infos: Any,
-) -> int:
-    """Play one step of games [N] with actions int64 [N] in 0..4, and write what they return, each [N, ...].
-
-    With `autoreset`, a game that ends starts anew at once, and how many did is returned: the first so many `final_...`
-    hold their rows and what they ended with.
+    Returns how many games ended; the first so many of `ended`, int64 [N], are their rows.
     """
-    ended = 0
+    count = 0
     for row in range(len(games)):
         game = games[row]
-        play(game, actions[row])
+        advance(game, actions[row])
         rewards[row] = game.reward
         terminated[row] = game.dead
         truncated[row] = not game.dead and 0 < game.frame_cap <= game.frame
-        if autoreset and (terminated[row] or truncated[row]):
-            final_rows[ended] = row
-            observe(game, final_observations[ended])
-            report(game, final_infos[ended])
-            start_episode(game)
-            ended += 1
-        observe(game, observations[row])
-        report(game, infos[row])
-    return ended
+        if terminated[row] or truncated[row]:
+            ended[count] = row
+            count += 1
+    return count
+
+
+@compiled
+def report(games: Any, rows: Any, infos: Any) -> None:
+    """Write what there is to know about the given rows, int64 [R], of games [N] into infos [R] of INFO."""
+    for index in range(len(rows)):
+        game, info = games[rows[index]], infos[index]
+        info.level = game.level
+        info.score = game.score
+        info.power = game.power
+        info.food_left = game.food_left
