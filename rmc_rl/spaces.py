@@ -24,7 +24,8 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         case spaces.MultiDiscrete():
             return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
         case spaces.MultiBinary():
-            return {"type": "MultiBinary", "n": list(space.shape)}
+            # A number stays a number: MultiBinary(3) and MultiBinary([3]) differ, and policies take only the former.
+            return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
         case _:
             raise ValueError(f"cannot save the space {space}: only Box, Discrete, MultiDiscrete, MultiBinary and Dict")
 
@@ -38,7 +39,8 @@ def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
     try:
         match data["type"]:
             case "Dict":
-                return spaces.Dict({key: space_from_json(part) for key, part in data["spaces"].items()})
+                # As pairs: Gymnasium would sort a dict, and an encoder concatenates the parts in their order.
+                return spaces.Dict([(key, space_from_json(part)) for key, part in data["spaces"].items()])
             case "Box":
                 shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
                 low, high = (_bound_from_json(data[side], shape, dtype) for side in ("low", "high"))
