@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +12,8 @@ from typing import Any, NoReturn
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from .files import replacing
 
 FORMAT = "rmc-rl checkpoint"
 FORMAT_VERSION = 1
@@ -124,27 +124,9 @@ def _serialize(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _write(path: Path, members: Mapping[str, bytes]) -> None:
     """Write an archive beside `path`, wait until it is on disk, and only then give it the name."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, content in members.items():
-                    archive.writestr(zipfile.ZipInfo(name), content)  # without a date: equal content, equal files
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        _sync_folder(path.parent)  # or the new name may not survive a power cut
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # without a date: equal content, equal files
 
 
 def _read(path: Path) -> bytes:
