@@ -60,13 +60,15 @@ class FlatEncoder(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim=get_flattened_obs_dim(observation_space))
 
     def forward(self, observations: Tensor) -> Tensor:
-        return observations.flatten(1)
+        return observations.reshape(len(observations), -1)
 
 
 class DictEncoder(BaseFeaturesExtractor):
     """Dict observations: each part through its own encoder, the features concatenated in the order of the keys."""
 
     def __init__(self, observation_space: spaces.Dict, encoder: str = "auto", **encoder_kwargs: Any) -> None:
+        for space in observation_space.values():
+            _check_space(space)
         encoders = {
             key: make_encoder(space, encoder, **encoder_kwargs)
             if _is_image(space) or encoder == "flat"
@@ -89,7 +91,7 @@ def make_encoder(space: spaces.Space[Any], encoder: str = "auto", **encoder_kwar
     """The encoder called `encoder` for observations in `space`; a Dict's image parts get it, its other parts are flat.
 
     Args:
-        space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these.
+        space: Box, Discrete, MultiDiscrete of one dimension, MultiBinary, or a Dict of these.
         encoder: a key of ENCODERS, or `"auto"`: `"grid"` for images (a Box of three dimensions), `"flat"` otherwise.
         encoder_kwargs: passed to that encoder.
 
@@ -99,16 +101,22 @@ def make_encoder(space: spaces.Space[Any], encoder: str = "auto", **encoder_kwar
     """
     if encoder not in ("auto", *ENCODERS):
         raise ValueError(f"encoder must be one of {['auto', *ENCODERS]}, got {encoder!r}")
-    if isinstance(space, spaces.Dict):
+    if isinstance(space, spaces.Dict) and space.spaces:
         return DictEncoder(space, encoder, **encoder_kwargs)
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise ValueError(
-            "observation_space must be Box, Discrete, MultiDiscrete, MultiBinary or a flat Dict of these, "
-            f"got {space}; gymnasium.wrappers.FlattenObservation turns any other into a Box"
-        )
+    _check_space(space)
     if encoder == "auto":
         encoder = "grid" if _is_image(space) else "flat"
     return ENCODERS[encoder](space, **encoder_kwargs)
+
+
+def _check_space(space: spaces.Space[Any]) -> None:
+    """Raise a ValueError that says what to do, unless one encoder can take the space."""
+    taken = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    if not taken or (isinstance(space, spaces.MultiDiscrete) and len(space.shape) != 1):
+        raise ValueError(
+            "observation_space must be Box, Discrete, MultiDiscrete of one dimension, MultiBinary or a flat Dict of "
+            f"these, got {space}; gymnasium.wrappers.FlattenObservation turns any other into a Box"
+        )
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution, make_proba_distribution
@@ -9,6 +10,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
 from .cores import State, make_core
+from .cores.core import check_positive
 from .encoders import make_encoder
 
 Observation = Tensor | dict[str, Tensor]
@@ -29,7 +31,7 @@ class RecurrentActorCritic(nn.Module):
 
     Args:
         observation_space: what `make_encoder` takes.
-        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
+        action_space: Discrete, MultiDiscrete or MultiBinary, or a Box of floats, of one dimension.
         core: a name in `rmc_rl.cores.CORES`.
         core_kwargs: arguments of that core.
         encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
@@ -50,6 +52,7 @@ class RecurrentActorCritic(nn.Module):
         encoder_kwargs: dict[str, Any] | None = None,
         embedding_size: int = 256,
     ) -> None:
+        check_positive(embedding_size=embedding_size)
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
@@ -92,7 +95,7 @@ class RecurrentActorCritic(nn.Module):
 
     def _embed(self, observations: Observation) -> Tensor:
         """observations [N, ...] -> [N, embedding]; images become floats in [0, 1], discrete values one-hot."""
-        prepared = preprocess_obs(observations, self.observation_space)
+        prepared = preprocess_obs(_count_from_zero(observations, self.observation_space), self.observation_space)
         return torch.relu(self.embedding(self.encoder(prepared)))
 
     def _initialize(self) -> None:
@@ -119,14 +122,35 @@ def add_time(observations: Observation) -> Observation:
     return observations.unsqueeze(0)
 
 
+def _count_from_zero(observations: Observation, space: spaces.Space[Any]) -> Observation:
+    """Discrete values less their space's start: `preprocess_obs` takes them to count from 0."""
+    if isinstance(observations, dict):
+        parts = {key: _count_from_zero(part, cast(spaces.Dict, space)[key]) for key, part in observations.items()}
+        return cast(dict[str, Tensor], parts)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return observations - torch.as_tensor(space.start, device=observations.device)
+    return observations
+
+
 def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.Linear, nn.Parameter | None]:
     """The layer that gives the distribution's parameters, and the log deviation of continuous actions."""
-    try:
-        distribution = make_proba_distribution(action_space)
-    except (NotImplementedError, AssertionError):
+    match action_space:
+        case spaces.Discrete():
+            taken = True
+        case spaces.MultiBinary():
+            taken = isinstance(action_space.n, int)
+        case spaces.MultiDiscrete():
+            taken = len(action_space.shape) == 1
+        case spaces.Box():
+            taken = len(action_space.shape) == 1 and np.issubdtype(action_space.dtype, np.floating)
+        case _:
+            taken = False
+    if not taken:
         raise ValueError(
-            f"action_space must be Discrete, MultiDiscrete, MultiBinary or a Box of one dimension, got {action_space}"
-        ) from None
+            "action_space must be Discrete, MultiDiscrete or MultiBinary of one dimension, or a Box of floats of one "
+            f"dimension, got {action_space}"
+        )
+    distribution = make_proba_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):
         head, log_std = distribution.proba_distribution_net(input_size)
         return cast(nn.Linear, head), log_std
