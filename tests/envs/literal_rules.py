@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MAZE = """
+MAZE = """\
 ###################
 #   #         #   #
 # # # ####### # # #
@@ -25,7 +25,7 @@ MAZE = """
 # # # ####### # # #
 #   #         #   #
 ###################
-""".split("\n")[1:-1]
+""".splitlines()
 
 FREE = [(row, column) for row in range(15) for column in range(19) if MAZE[row][column] != "#"]
 MOVES = {"right": (0, 1), "up": (-1, 0), "left": (0, -1), "down": (1, 0)}
