@@ -14,6 +14,7 @@ from .maze import COLUMNS, FREE, RIGHT, ROWS, UNREAL_DOWN, cell_of, pack, positi
 
 COUNTERS = {"power": (0, PILL_POWER), "timer": (0, 2**31 - 1), "frame": (0, 2**31 - 1), "level": (1, 2**31 - 1)}
 REQUIRED = ("food", "pills", "pacman", "ghosts", "facings", *COUNTERS, "score")
+PAIRS = "pairs (row, column) of free cells"
 
 
 def read_state(game: Any) -> dict[str, Any]:
@@ -45,10 +46,10 @@ def write_state(state: Mapping[str, Any], game: Any) -> None:
             f"state must have {', '.join(REQUIRED)} (and generator); missing: {missing}, unknown: {unknown}"
         )
     food = _food(state["food"])
-    pills = _cells("pills", state["pills"], MAX_PILLS)
-    ghosts = _cells("ghosts", state["ghosts"], MAX_GHOSTS)
+    pills = _cells("pills", state["pills"], range(MAX_PILLS + 1), f"at most {MAX_PILLS} {PAIRS}")
+    ghosts = _cells("ghosts", state["ghosts"], range(MAX_GHOSTS + 1), f"at most {MAX_GHOSTS} {PAIRS}")
     facings = _facings(state["facings"], len(ghosts))
-    pacman = _cells("pacman", [state["pacman"]], 1)[0]
+    pacman = _cells("pacman", [state["pacman"]], range(1, 2), "the pair (row, column) of a free cell")[0]
     counters = {name: integer(name, state[name], *bounds) for name, bounds in COUNTERS.items()}
     score = _score(state["score"])
     generator = _generator(state["generator"]) if "generator" in state else game["generator"]
@@ -92,11 +93,10 @@ def _food(value: Any) -> npt.NDArray[np.bool_]:
     return food
 
 
-def _cells(name: str, value: Any, most: int) -> npt.NDArray[np.int64]:
-    """Positions [any, 2] as cells [any]."""
-    legal = f"at most {most} pairs (row, column) of free cells" if most > 1 else "the pair (row, column) of a free cell"
+def _cells(name: str, value: Any, counts: range, legal: str) -> npt.NDArray[np.int64]:
+    """Positions [any, 2] as cells [any]; `counts` says how many there may be."""
     positions = _integers(name, value, (2,), legal)
-    if len(positions) > most:
+    if len(positions) not in counts:
         raise ValueError(f"{name} must be {legal}, got {len(positions)}")
     for row, column in positions.tolist():
         if not (0 <= row < ROWS and 0 <= column < COLUMNS and FREE[row, column]):
