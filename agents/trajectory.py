@@ -50,13 +50,14 @@ class Trajectory:
         def observation(space: spaces.Space[Any]) -> Tensor:
             return empty(unroll_length + 1, _torch_dtype(space.dtype), *space.shape or ())
 
-        continuous = isinstance(action_space, spaces.Box)
+        # A MultiBinary's are floats as well: its distribution takes no others.
+        floats = isinstance(action_space, spaces.Box | spaces.MultiBinary)
         return cls(
             observations={key: observation(space) for key, space in observation_space.items()}
             if isinstance(observation_space, spaces.Dict)
             else observation(observation_space),
             starts=empty(unroll_length + 1, torch.bool),
-            actions=empty(unroll_length, torch.float32 if continuous else torch.int64, *action_space.shape or ()),
+            actions=empty(unroll_length, torch.float32 if floats else torch.int64, *action_space.shape or ()),
             rewards=empty(unroll_length, torch.float32),
             behaviour_log_probs=empty(unroll_length, torch.float32),
             terminated=empty(unroll_length, torch.bool),
