@@ -71,7 +71,7 @@ class Actor:
         truncated = np.zeros_like(dones)
         for row in np.flatnonzero(dones):
             truncated[row] = infos[row].get("TimeLimit.truncated", False)
-        _check_finite("rewards", rewards)
+        _check_finite("reward", rewards)
         trajectory.rewards[t] = torch.from_numpy(rewards * np.float32(self.settings.reward_scale))
         trajectory.terminated[t] = torch.from_numpy(dones & ~truncated)
         trajectory.truncated[t] = torch.from_numpy(truncated)
@@ -85,8 +85,12 @@ class Actor:
         finals = [infos[row]["terminal_observation"] for row in rows]
         observations: Observation
         if isinstance(finals[0], dict):
-            observations = {key: self._to_tensor(np.stack([final[key] for final in finals])) for key in finals[0]}
+            parts = {key: np.stack([final[key] for final in finals]) for key in finals[0]}
+            for key, part in parts.items():
+                _check_finite(f"final observation[{key!r}]", part, rows)
+            observations = {key: self._to_tensor(part) for key, part in parts.items()}
         else:
+            _check_finite("final observation", np.stack(finals), rows)
             observations = self._to_tensor(np.stack(finals))
         state = tuple(leaf[rows] for leaf in self.state)
         starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
@@ -109,9 +113,9 @@ class Actor:
         return torch.from_numpy(array).to(self.device)
 
 
-def _check_finite(name: str, values: NDArray[Any]) -> None:
+def _check_finite(name: str, values: NDArray[Any], rows: NDArray[np.intp] | None = None) -> None:
+    """Raise a FloatingPointError that names the first environment whose values are not finite; `rows` are theirs."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0, 0])
-        raise FloatingPointError(
-            f"environment {row} gave {name} that are not finite (NaN or infinite); training stopped"
-        )
+        first = int(np.argwhere(~np.isfinite(values))[0, 0])
+        row = first if rows is None else rows[first]
+        raise FloatingPointError(f"environment {row}: {name} is not finite (NaN or infinite); training stopped")
