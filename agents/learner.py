@@ -67,5 +67,5 @@ class Learner:
             + settings.value_cost * parts["value_loss"]
             + settings.entropy_cost * parts["entropy_loss"]
         )
-        explained = 1 - (vs - values.detach()).var() / vs.var()
+        explained = 1 - (vs - values.detach()).var(correction=0) / vs.var(correction=0)
         return loss, {name: part.detach() for name, part in parts.items()} | {"explained_variance": explained}
