@@ -44,6 +44,15 @@ def distance(frame: Frame, expected: Frame) -> float:
     return float(np.abs(frame[:height, :width].astype(int) - expected).mean())
 
 
+def test_gifs_are_not_dithered(tmp_path: Path) -> None:
+    """A shade that the palette lacks becomes another one, not a pattern of two."""
+    shades = np.stack([np.arange(600) // 3, np.arange(600) % 251, np.arange(600) // 5], axis=1).astype(np.uint8)
+    write_video(tmp_path / "video.gif", [np.tile(shades, (480, 1, 1))], fps=8)
+    with Image.open(tmp_path / "video.gif") as image:
+        shown = np.asarray(image.convert("RGB"))
+    assert (shown == shown[0]).all()
+
+
 @pytest.mark.parametrize(("height", "width"), [(481, 603), (528, 608), (15, 19)])
 def test_mp4_shows_the_frames_in_a_form_that_every_player_takes(tmp_path: Path, height: int, width: int) -> None:
     """Odd sides get a line more, no frame is resized smoothly, small ones are enlarged by a whole factor."""
@@ -138,8 +147,9 @@ def test_record_policy_is_cut_reproducible_and_leaves_training_alone(tmp_path: P
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    first, second = (record_policy(policy, env, tmp_path / f"{i}.mp4", 7, max_seconds=1) for i in range(2))
+    first = record_policy(policy, env, tmp_path / "first.mp4", seed=7, max_seconds=1)
     assert torch.rand(3).equal(expected)
+    second = record_policy(policy, env, tmp_path / "second.mp4", seed=7, max_seconds=1)
     assert len(first) == len(second) == 1
     assert first[0].step == 7, "8 frames a second, the first of them before any step"
-    assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "1.mp4").read_bytes()
+    assert (tmp_path / "first.mp4").read_bytes() == (tmp_path / "second.mp4").read_bytes()
