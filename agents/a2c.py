@@ -219,19 +219,29 @@ class A2C(BaseAlgorithm):
             raise CheckpointError(f"{path}: holds a {data.get('algorithm')!r} model, not {cls.__name__}")
         try:
             policy = restore_policy(path, data["policy"], groups["policy"])
-            arguments = {"n_envs": data["n_envs"], "seed": data["seed"], **data["hyperparameters"], **kwargs}
-            model = cls(type(policy), None, device=device, **arguments)
-            model.observation_space, model.action_space = policy.observation_space, policy.action_space
-            model.n_envs = arguments["n_envs"]
-            model.policy_kwargs = policy.network_kwargs
-            model._set_policy(policy)
-            restore_optimizer(model.learner.optimizer, model.policy, groups["optimizer"])
-            for name in COUNTERS:
-                setattr(model, name, data["counters"][name])
+            saved = {"seed": data["seed"], **asdict(Hyperparameters(**data["hyperparameters"]))}
+            n_envs, counters = data["n_envs"], {name: data["counters"][name] for name in COUNTERS}
+        except CheckpointError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
+        model = cls(type(policy), None, device=device, **{**saved, **kwargs})
+        model.observation_space, model.action_space = policy.observation_space, policy.action_space
+        model.policy_kwargs = policy.network_kwargs
+        model._set_policy(policy)
+        try:
+            restore_optimizer(model.learner.optimizer, model.policy, groups["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
+        for name, value in counters.items():
+            setattr(model, name, value)
+        model.n_envs = kwargs.get("n_envs", n_envs)
         if env is not None:
-            model.set_env(make_vec_env(env, model.n_envs))
+            is_made = not (isinstance(env, str) or callable(env))
+            number = kwargs.get("n_envs", 1 if is_made else n_envs)
+            vec_env = make_vec_env(env, number, kwargs.get("env_kwargs"), kwargs.get("previous_action_reward", False))
+            model.n_envs = vec_env.num_envs
+            model.set_env(vec_env)
         return model
 
 
