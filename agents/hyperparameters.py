@@ -35,7 +35,8 @@ class Hyperparameters:
     """Whether advantages are brought to mean 0 and deviation 1 in every update."""
 
     def __post_init__(self) -> None:
-        self._check("unroll_length", self.unroll_length >= 1, "at least 1")
+        whole = isinstance(self.unroll_length, int) and not isinstance(self.unroll_length, bool)
+        self._check("unroll_length", whole and self.unroll_length >= 1, "a whole number of at least 1")
         self._check("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._check(
             "learning_rate_schedule", self.learning_rate_schedule in ("constant", "linear"), "'constant' or 'linear'"
