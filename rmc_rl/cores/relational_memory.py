@@ -1,7 +1,7 @@
 """The Relational Memory Core (Santoro et al. 2018, arXiv 1806.01822, section 3)."""
 
 from collections.abc import Mapping
-from typing import Literal, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .core import Core, State, check_positive, reset_state
+from .fused import FusedUnroll, can_fuse
 
 GateStyle = Literal["unit", "memory"]
 
@@ -67,6 +68,9 @@ class RelationalMemory(Core):
     Raises:
         ValueError: a size below 1, or an unknown gate style.
     """
+
+    gate_from_input: nn.Linear
+    gate_from_memory: nn.Linear
 
     def __init__(
         self,
@@ -136,6 +140,22 @@ class RelationalMemory(Core):
         return memory.flatten(1), (memory,)
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """As `Core.unroll`, on the path that `unroll_path` names; both give the same numbers to float32's precision."""
+        (memory,) = state
+        if self.unroll_path(x, state) == "loop":
+            return self.unroll_loop(x, state, starts)
+        outputs = cast(Any, FusedUnroll).apply(self, starts, x, memory, *self.parameters())
+        return outputs, (outputs[-1].unflatten(1, memory.shape[1:]),)
+
+    def unroll_path(self, x: Tensor, state: State) -> Literal["fused", "loop"]:
+        """Which way `unroll` goes for these tensors.
+
+        `"fused"`: one compiled operation over all steps, for one block in float32 on the CPU, where torch's library
+        offers its matrix product to others. `"loop"`: step by step, for everything else.
+        """
+        return "fused" if can_fuse(self, x, *state) else "loop"
+
+    def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """The loop over `forward`, with what depends on the input alone computed for all steps at once."""
         (initial_memory,) = self.initial_state(x.shape[1])
         (memory,) = state
