@@ -1,0 +1,162 @@
+"""The fused unroll of the RMC: the same numbers as the loop, and taken whenever it can be."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmc_rl.cores import RelationalMemory, kernels
+
+CONFIGURATIONS = st.fixed_dictionaries(
+    {
+        "input_size": st.integers(1, 9),
+        "mem_slots": st.integers(1, 5),
+        "head_size": st.integers(1, 7),
+        "num_heads": st.integers(1, 4),
+        "forget_bias": st.sampled_from([1.0, -0.7]),
+        "input_bias": st.sampled_from([0.0, 0.4]),
+        "gate_style": st.sampled_from(["unit", "memory", None]),
+        "attention_mlp_layers": st.integers(1, 4),
+        "key_size": st.none() | st.integers(1, 6),
+    }
+)
+
+
+def _core(configuration, seed):
+    """A core whose biases and layer norms are not at their trivial initial values."""
+    torch.manual_seed(seed)
+    core = RelationalMemory(**configuration)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return core
+
+
+def _unroll_inputs(core, steps, batch_size):
+    x = torch.randn(steps, batch_size, core.input_size, requires_grad=True)
+    memory = torch.randn(batch_size, core.mem_slots, core.size, requires_grad=True)
+    return x, memory, torch.rand(steps, batch_size) < 0.3
+
+
+def _outputs_and_gradients(core, unroll, x, memory, starts, seed):
+    outputs, (final,) = unroll(x, (memory,), starts)
+    generator = torch.Generator().manual_seed(seed)
+    loss = (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
+    loss = loss + (final * torch.randn(final.shape, generator=generator).to(final)).sum()
+    return [outputs, final, *torch.autograd.grad(loss, [x, memory, *core.parameters()])]
+
+
+def _assert_as_precise(fused, loop, exact):
+    """The fused path may differ from float64 by round-off: no more than a few times what the float32 loop does."""
+    for one, other, truth in zip(fused, loop, exact, strict=True):
+        scale = truth.abs().max().clamp(min=1e-3)
+        error, usual = (one - truth).abs().max() / scale, (other - truth).abs().max() / scale
+        assert error <= 8 * usual + 2e-5, f"error {error:.1e} against {usual:.1e} of the loop"
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONFIGURATIONS, st.integers(1, 6), st.integers(1, 21), st.integers(0, 10_000), st.sampled_from([1, 2]))
+def test_equals_the_loop_forward_and_in_every_gradient(configuration, steps, batch_size, seed, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        core = _core(configuration, seed)
+        x, memory, starts = _unroll_inputs(core, steps, batch_size)
+        assert core.unroll_path(x, (memory,)) == "fused"
+        fused = _outputs_and_gradients(core, core.unroll, x, memory, starts, seed)
+        loop = _outputs_and_gradients(core, core.unroll_loop, x, memory, starts, seed)
+        core.double()
+        inputs = [tensor.detach().double().requires_grad_() for tensor in (x, memory)]
+        exact = _outputs_and_gradients(core, core.unroll_loop, *inputs, starts, seed)
+        _assert_as_precise(fused, loop, exact)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_fused_path_is_really_taken(monkeypatch):
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=0)
+    x, memory, starts = _unroll_inputs(core, 4, 7)
+
+    def refuse(*arguments):
+        raise AssertionError("the loop was taken")
+
+    monkeypatch.setattr(core, "unroll_loop", refuse)
+    outputs, _ = core.unroll(x, (memory,), starts)
+    outputs.sum().backward()
+
+
+@pytest.mark.parametrize("reason", ["float64", "two blocks", "autocast"])
+def test_falls_back_to_the_loop(reason):
+    core = RelationalMemory(3, 2, 5, 2, num_blocks=2 if reason == "two blocks" else 1)
+    dtype = torch.float64 if reason == "float64" else torch.float32
+    x = torch.randn(4, 7, 3, dtype=dtype)
+    core.to(dtype)
+    with torch.autocast("cpu", enabled=reason == "autocast"):
+        assert core.unroll_path(x, core.initial_state(7)) == "loop"
+        core.unroll(x, core.initial_state(7), torch.zeros(4, 7, dtype=torch.bool))
+
+
+def test_two_unrolls_before_a_backward_do_not_share_memory():
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=1)
+    first, second = _unroll_inputs(core, 4, 7), _unroll_inputs(core, 4, 7)
+    expected = [torch.autograd.grad(core.unroll_loop(x, (m,), s)[0].sum(), x)[0] for x, m, s in (first, second)]
+    sums = [core.unroll(x, (m,), s)[0].sum() for x, m, s in (first, second)]
+    found = [torch.autograd.grad(total, x)[0] for total, (x, _, _) in zip(sums, (first, second), strict=True)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_memory_is_used_again():
+    """A training loop must not grow: unrolls of one size take turns with one workspace."""
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=1)
+    from rmc_rl.cores.fused import Loan
+
+    Loan.free.clear()
+    for _ in range(5):
+        x, memory, starts = _unroll_inputs(core, 3, 8)
+        core.unroll(x, (memory,), starts)[0].sum().backward()
+        del x, memory, starts
+    assert [len(workspaces) for workspaces in Loan.free.values()] == [1]
+
+
+def test_gradients_can_be_differentiated_again():
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 4, "num_heads": 2}, seed=2)
+    x, memory, starts = _unroll_inputs(core, 3, 5)
+
+    def second_derivatives(unroll):
+        (gradient,) = torch.autograd.grad(unroll(x, (memory,), starts)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, *core.parameters()])
+
+    for one, other in zip(second_derivatives(core.unroll), second_derivatives(core.unroll_loop), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max() + 1))
+
+
+def test_frozen_parameters_and_inputs_get_no_gradient():
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 4, "num_heads": 2}, seed=3)
+    core.input_projection.requires_grad_(False)
+    x = torch.randn(3, 5, 3)
+    core.unroll(x, core.initial_state(5), torch.zeros(3, 5, dtype=torch.bool))[0].sum().backward()
+    assert core.input_projection.weight.grad is None
+    assert core.gate_from_input.weight.grad is not None
+
+
+def test_nan_is_not_hidden():
+    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 4, "num_heads": 2}, seed=3)
+    x = torch.randn(3, 5, 3)
+    x[1, 2] = math.nan
+    outputs, _ = core.unroll(x, core.initial_state(5), torch.zeros(3, 5, dtype=torch.bool))
+    assert outputs[1:, 2].isnan().all()
+    assert outputs[:, [0, 1, 3, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "truth"), [("_exp", np.exp), ("_tanh", np.tanh)])
+def test_elementwise_functions_are_precise(name, truth):
+    """To two units in the last place, over the range where float32 has an answer."""
+    function = getattr(kernels, name)
+    for x in np.concatenate([np.linspace(-85, 85, 2001), np.logspace(-8, 0, 500), -np.logspace(-8, 0, 500)]):
+        x = np.float32(x)
+        assert function(x) == pytest.approx(truth(np.float64(x)), rel=2.5e-7)
