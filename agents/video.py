@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from rmc_rl.files import replacing
 from rmc_rl.policies import RecurrentPolicy
 
 from .watch import Scene, cut, pace, watch
@@ -44,7 +44,7 @@ def record_policy(
     seed: int,
     *,
     episodes: int = 1,
-    max_seconds: float | None = None,
+    seconds: float | None = None,
     deterministic: bool = False,
 ) -> list[Scene]:
     """Record an agent's games at the environment's own pace, without touching anyone else's random numbers.
@@ -55,7 +55,7 @@ def record_policy(
         path: the video, `.mp4` or `.gif`.
         seed: of the games and the sampled actions.
         episodes: how many games.
-        max_seconds: length after which the video is cut; None for all of every game.
+        seconds: length after which the video is cut; None for all of every game.
         deterministic: the most likely actions instead of sampled ones.
 
     Returns:
@@ -69,12 +69,12 @@ def record_policy(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scenes = watch(policy, env, seed, deterministic)
-        return record(path, cut(scenes, episodes, video_length(max_seconds, fps)), fps)
+        return record(path, cut(scenes, episodes, video_length(seconds, fps)), fps)
 
 
-def video_length(max_seconds: float | None, fps: float) -> int | None:
+def video_length(seconds: float | None, fps: float) -> int | None:
     """Frames, at least one; None for no limit."""
-    return None if max_seconds is None else max(1, round(max_seconds * fps))
+    return None if seconds is None else max(1, round(seconds * fps))
 
 
 def record(path: str | Path, scenes: Iterable[Scene], fps: float) -> list[Scene]:
@@ -106,26 +106,21 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], fps: floa
     path = Path(path)
     if path.suffix not in FORMATS:
         raise VideoError(f"a video's name must end in {' or '.join(FORMATS)}, got {path}")
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
-        temporary.touch()  # fails before the first frame, which may take long to come
-        _encode(temporary, iter(frames), fps)
-        temporary.replace(path)
+        with replacing(path) as file:  # opened before the first frame, which may take long to come
+            _encode(file.name, path.suffix, iter(frames), fps)
     except OSError as error:
         raise VideoError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
-def _encode(path: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
+def _encode(path: str, suffix: str, frames: Iterator[NDArray[np.uint8]], fps: float) -> None:
     """Pipe frames into ffmpeg, one by one."""
     first = next(frames, None)
     if first is None:
         raise VideoError("a video needs at least one frame, got none")
     _check_frame(first, (*first.shape[:2], 3))
     with tempfile.TemporaryFile("w+") as log:
-        with subprocess.Popen(_command(path, first.shape, fps), stdin=subprocess.PIPE, stderr=log) as ffmpeg:
+        with subprocess.Popen(_command(path, suffix, first.shape, fps), stdin=subprocess.PIPE, stderr=log) as ffmpeg:
             try:
                 _feed(ffmpeg, itertools.chain([first], frames), first.shape)
             except BaseException:
@@ -149,15 +144,15 @@ def _check_frame(frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
         raise VideoError(f"frames must be uint8 of shape {shape}, got {frame.dtype} of shape {frame.shape}")
 
 
-def _command(path: Path, shape: tuple[int, ...], fps: float) -> list[str]:
+def _command(path: str, suffix: str, shape: tuple[int, ...], fps: float) -> list[str]:
     # Loaded when first used: what only trains needs no ffmpeg.
     from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]
 
     height, width = shape[:2]
     scale = max(1, SMALLEST_SIDE // min(height, width))
-    filters, options = FORMATS[path.suffix]
+    filters, options = FORMATS[suffix]
     return [
         *(get_ffmpeg_exe(), "-v", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"),
-        *("-vf", f"scale=iw*{scale}:ih*{scale}:flags=neighbor,{filters}", *options, str(path)),
+        *("-vf", f"scale=iw*{scale}:ih*{scale}:flags=neighbor,{filters}", *options, "-f", suffix[1:], path),
     ]

@@ -147,9 +147,9 @@ def test_record_policy_is_cut_reproducible_and_leaves_training_alone(tmp_path: P
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    first = record_policy(policy, env, tmp_path / "first.mp4", seed=7, max_seconds=1)
+    first = record_policy(policy, env, tmp_path / "first.mp4", seed=7, seconds=1)
     assert torch.rand(3).equal(expected)
-    second = record_policy(policy, env, tmp_path / "second.mp4", seed=7, max_seconds=1)
+    second = record_policy(policy, env, tmp_path / "second.mp4", seed=7, seconds=1)
     assert len(first) == len(second) == 1
     assert first[0].step == 7, "8 frames a second, the first of them before any step"
     assert (tmp_path / "first.mp4").read_bytes() == (tmp_path / "second.mp4").read_bytes()
