@@ -75,8 +75,8 @@ class GameBatch:
         return observations
 
     def report(self, rows: Rows) -> Array:
-        """The infos of the given rows, [R]: a new array [R] of INFO."""
-        infos = np.empty(len(rows), INFO)
+        """The infos of the given rows, [R]: a new array [N] of INFO, zero elsewhere."""
+        infos = np.zeros(len(self.games), INFO)
         rules.report(self.games, rows, infos)
         return infos
 

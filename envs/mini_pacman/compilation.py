@@ -1,22 +1,40 @@
-"""Numba's compiler, with a word to the user when it is really at work.
+"""Numba's compiler, with a sound cache, and with a word to the user when it is really at work."""
 
-Compiled functions that call one another must live in one file: Numba's cache does not notice a change in a callee that
-lives elsewhere. So `rules` and `observation` call none of each other's.
-"""
-
+import hashlib
+import os
 import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import event
 
+config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@cache
+def _cache_folder() -> str:
+    """A folder for each version of this package's source.
+
+    Compiled functions freeze what they use of other files, tables and callees alike, and Numba's own cache looks at the
+    function's file only: a change to a reward would go unnoticed.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(package.glob("*.py")))).hexdigest()[:16]
+    return os.path.join(config.CACHE_DIR or package / "__pycache__", f"mini_pacman-{digest}")
+
+
 def compiled(function: Function) -> Function:
-    """Compile at the first call, or load from the cache on disk."""
-    return cast(Function, numba.njit(cache=True)(function))
+    """Compile at the first call, or load from the cache on disk (the user's own, where the package's is read-only)."""
+    folder = _cache_folder()
+    before, config.CACHE_DIR = config.CACHE_DIR, folder
+    try:
+        return cast(Function, numba.njit(cache=True)(function))
+    finally:
+        config.CACHE_DIR = before
 
 
 class _Notice(event.Listener):

@@ -306,9 +306,9 @@ def play(games: Any, actions: Any, rewards: Any, terminated: Any, truncated: Any
 
 @compiled
 def report(games: Any, rows: Any, infos: Any) -> None:
-    """Write what there is to know about the given rows, int64 [R], of games [N] into infos [R] of INFO."""
-    for index in range(len(rows)):
-        game, info = games[rows[index]], infos[index]
+    """Write what there is to know about the given rows, int64 [any], of games [N] into infos [N] of INFO."""
+    for row in rows:
+        game, info = games[row], infos[row]
         info.level = game.level
         info.score = game.score
         info.power = game.power

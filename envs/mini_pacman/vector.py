@@ -74,9 +74,7 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             if seeds[row] is not None or not self._batch.is_seeded(row):
                 self._batch.seed(row, seeding.np_random(seeds[row])[0])
         self._batch.start(rows)
-        infos = self._batch.report(self._batch.rows)
-        infos[~mask] = 0
-        return self.observe(), _info(infos, mask)
+        return self.observe(), _info(self._batch.report(rows), mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Play one step of every game, actions integers [N].
@@ -129,9 +127,9 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             raise ValueError(
                 f"actions must be integers of shape ({self.num_envs},), got {array.dtype} of shape {array.shape}"
             )
-        legal = (array >= 0) & (array < NUM_ACTIONS)
-        if not legal.all():
-            raise ValueError(f"actions must be integers from 0 to {NUM_ACTIONS - 1}, got {array[~legal][0]}")
+        if array.min() < 0 or array.max() >= NUM_ACTIONS:
+            wrong = array[(array < 0) | (array >= NUM_ACTIONS)][0]
+            raise ValueError(f"actions must be integers from 0 to {NUM_ACTIONS - 1}, got {wrong}")
         return np.ascontiguousarray(array, np.int64)
 
     def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
@@ -159,15 +157,13 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     def _final_info(self, ended: Rows) -> dict[str, Any]:
         mask = np.zeros(self.num_envs, np.bool_)
         mask[ended] = True
-        final_obs = np.full(self.num_envs, None, object)
+        final_obs = np.empty(self.num_envs, object)  # of None
         for row, observation in zip(ended.tolist(), self._batch.observe(ended), strict=True):
             final_obs[row] = observation
-        infos = np.zeros(self.num_envs, INFO)
-        infos[ended] = self._batch.report(ended)
         return {
             "final_obs": final_obs,
             "_final_obs": mask,
-            "final_info": _info(infos, mask),
+            "final_info": _info(self._batch.report(ended), mask),
             "_final_info": mask,
         }
 
