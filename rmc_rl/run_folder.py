@@ -1,9 +1,10 @@
 """A run's folder: what is in it, where, and how it gets there without ever being half-written."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,15 @@ class RunFolder:
             RunFolderError: the folder holds something already, or cannot be written.
         """
         folder = cls(path)
+        taken = RunFolderError(f"{path} exists already: choose another name, or continue it with --resume {path}")
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            raise RunFolderError(f"{path} exists already: choose another name, or continue it with --resume {path}")
+            raise taken
         try:
-            (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder.path / "checkpoints").mkdir(parents=True)  # of runs that start at once, one has it
             write_text(folder.config, config)
             write_text(folder.path / "versions.json", to_json(_versions()))
+        except FileExistsError:
+            raise taken from None
         except OSError as error:
             raise RunFolderError(f"cannot write the run folder {path}: {error.strerror}") from error
         return folder
@@ -92,7 +96,11 @@ class RunFolder:
 
 
 def to_json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2) + "\n"
+    """JSON text; a float that is not finite, such as the standard error of one episode, becomes null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in data.items()
+    }
+    return json.dumps(finite, indent=2, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -108,4 +116,11 @@ def _steps(checkpoint: Path) -> int:
 
 def _versions() -> dict[str, str]:
     packages = ("rmc-rl", "torch", "numpy", "numba", "gymnasium", "stable-baselines3")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # ours, used from a source folder
+        return "unknown"
