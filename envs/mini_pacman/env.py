@@ -9,7 +9,7 @@ import numpy as np
 from . import rendering
 from .batch import NUM_ACTIONS, Array, GameBatch
 from .checks import integer, one_of
-from .game import INFO
+from .game import INFO_KEYS
 
 if TYPE_CHECKING:
     from .drawing import Window
@@ -80,8 +80,8 @@ class MiniPacmanEnv(gymnasium.Env[Array, Any]):
         """The present observation and info; in mode "human", the window shows the game, too."""
         if self.render_mode == "human":
             self._show()
-        infos = self._batch.report(self._batch.rows)
-        return self.observe(), dict(zip(INFO.names or (), infos.item(), strict=True))
+        info = {name: self._batch.games[name].item() for name in INFO_KEYS}
+        return self._batch.observe(self._batch.rows)[0], info
 
     def observe(self) -> Array:
         """The present observation, for example after `set_state`; raises ResetNeeded where there is no game yet."""

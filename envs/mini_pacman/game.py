@@ -35,3 +35,4 @@ GAME = np.dtype(
 )
 
 INFO = np.dtype([("level", np.int64), ("score", np.float64), ("power", np.int64), ("food_left", np.int64)])
+INFO_KEYS = ("level", "score", "power", "food_left")

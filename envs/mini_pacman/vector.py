@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from . import rendering
 from .batch import NUM_ACTIONS, Array, GameBatch, Rows
 from .checks import integer, one_of
-from .game import INFO
+from .game import INFO_KEYS
 
 METADATA: dict[str, Any] = {
     "render_modes": ["rgb_array", "ansi"],
@@ -171,6 +171,6 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
 def _info(infos: Array, mask: Mask) -> dict[str, Any]:
     """Infos, [N] of INFO, in Gymnasium's layout: an array and a mask for every key."""
     info: dict[str, Any] = {}
-    for name in INFO.names or ():
+    for name in INFO_KEYS:
         info[name], info[f"_{name}"] = infos[name], mask
     return info
