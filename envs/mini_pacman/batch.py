@@ -50,9 +50,9 @@ class GameBatch:
     def is_seeded(self, row: int) -> bool:
         return bool(self.games["generator"][row].any())
 
-    def require_games(self) -> None:
+    def require_games(self, rows: int | slice = slice(None)) -> None:
         """Raises ResetNeeded where a row has never had a game (its level is 0)."""
-        if not self.games["level"].all():
+        if not self.games["level"][rows].all():
             raise gymnasium.error.ResetNeeded("there is no game yet: call reset() or set_state() first")
 
     def start(self, rows: Rows) -> None:
@@ -82,7 +82,7 @@ class GameBatch:
 
     def get_state(self, row: int) -> dict[str, Any]:
         """One game as plain arrays and numbers; raises ResetNeeded as `require_games` does."""
-        self.require_games()
+        self.require_games(row)
         return read_state(self.games[row])
 
     def set_state(self, row: int, state: Mapping[str, Any]) -> None:

@@ -70,9 +70,10 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         seeds = self._seeds(seed)
         mask = self._reset_mask(options)
         rows = np.flatnonzero(mask)
-        for row in rows.tolist():
-            if seeds[row] is not None or not self._batch.is_seeded(row):
-                self._batch.seed(row, seeding.np_random(seeds[row])[0])
+        to_seed = [row for row in rows.tolist() if seeds[row] is not None or not self._batch.is_seeded(row)]
+        generators = [seeding.np_random(seeds[row])[0] for row in to_seed]  # all or, where a seed is illegal, none
+        for row, generator in zip(to_seed, generators, strict=True):
+            self._batch.seed(row, generator)
         self._batch.start(rows)
         return self.observe(), _info(self._batch.report(rows), mask)
 

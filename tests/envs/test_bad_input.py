@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import data_equivalence
 
 from envs import MiniPacmanEnv, MiniPacmanVectorEnv
 
@@ -109,6 +110,15 @@ def test_wrong_seed(seed: Any) -> None:
         MiniPacmanEnv().reset(seed=seed)
     with pytest.raises(gymnasium.error.Error, match="Seed must be"):
         MiniPacmanVectorEnv(1).reset(seed=[seed])
+
+
+def test_a_wrong_seed_among_right_ones_changes_nothing() -> None:
+    vector = MiniPacmanVectorEnv(2)
+    vector.reset(seed=0)
+    before = vector.get_state(0)
+    with pytest.raises(gymnasium.error.Error, match="Seed must be"):
+        vector.reset(seed=[5, -1])
+    assert data_equivalence(vector.get_state(0), before, exact=True)
 
 
 @pytest.mark.parametrize("mask", [[True, False], np.array([1, 0]), np.array([True]), np.array([False, False])])

@@ -82,8 +82,9 @@ def test_no_reset_is_needed() -> None:
     env.set_state(position())
     env.step(1)
     vector = MiniPacmanVectorEnv(2)
-    for row in range(2):
-        vector.set_state(row, position())
+    vector.set_state(1, position())
+    assert vector.get_state(1)["level"] == 1
+    vector.set_state(0, position())
     vector.step(np.zeros(2, int))
     assert not np.array_equal(vector.get_state(0)["generator"], vector.get_state(1)["generator"])
     ended = MiniPacmanEnv(frame_cap=1)
