@@ -16,6 +16,7 @@ END_SECONDS = 1.0  # that the end of an episode stays, however fast the game
 REFRESH_SECONDS, POLL_SECONDS = 1 / 60, 1 / 250
 SMALLEST_PICTURE = (560, 400)  # what is smaller is pixel art
 MARGIN, LINE_HEIGHT = 12, 22
+SMOOTHING = 3  # letters are drawn so many times larger, then scaled down: they stand unevenly otherwise
 STATUS_HEIGHT = 2 * (MARGIN + LINE_HEIGHT)
 BACKGROUND, BRIGHT, DIM = (8, 9, 24), (240, 242, 255), (138, 144, 190)
 HELP = "+ -  speed     P  pause     N  next step     Q  quit"
@@ -109,7 +110,7 @@ class Window:
         self._help = HELP if keyboard is None else f"arrows or WASD  move     {HELP}"
         _open_display()
         pygame.font.init()
-        self._font = pygame.font.Font(None, LINE_HEIGHT)
+        self._font = pygame.font.Font(None, SMOOTHING * LINE_HEIGHT)
         pygame.display.set_caption(title)
         self._due = self._drawn = 0.0
 
@@ -166,7 +167,8 @@ class Window:
         status = f"{scene}     {'the end' if scene.ended else self.controls}"
         for line, (text, color) in enumerate([(status, BRIGHT), (self._help, DIM)]):
             position = (MARGIN, area.bottom + MARGIN + line * (LINE_HEIGHT + MARGIN // 2))
-            screen.blit(self._font.render(text, True, color), position)
+            letters = self._font.render(text, True, color)
+            screen.blit(pygame.transform.smoothscale_by(letters, 1 / SMOOTHING), position)
 
 
 def _open_display() -> None:
