@@ -128,8 +128,12 @@ class FusedUnroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         core, (starts, x, memory, *parameters) = ctx.core, ctx.saved_tensors
-        if torch.is_grad_enabled():  # this gradient is to be differentiated in its turn: the loop can do that
-            return None, None, *_loop_gradients(core, starts, x, memory, parameters, grad_outputs)
+        # The loop does what remains: a gradient that is to be differentiated in its turn, and one of weights that
+        # stood in for the core's own and are gone by now (`torch.func.functional_call`).
+        stood_in = any(p.data_ptr() != own.data_ptr() for p, own in zip(parameters, core.parameters(), strict=True))
+        if torch.is_grad_enabled() or stood_in:
+            with torch.enable_grad():
+                return None, None, *_loop_gradients(core, starts, x, memory, parameters, grad_outputs)
         workspace: Workspace = ctx.loan.workspace
         sizes, saved, grads = workspace.sizes, workspace.saved, workspace.gradients
         grad_memory = torch.empty(sizes.batch, sizes.slots, sizes.size)
