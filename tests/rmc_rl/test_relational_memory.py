@@ -87,6 +87,23 @@ def test_equals_deepmind(case: str, run: Any) -> None:
         assert_close(gradient(core, name), arrays[f"grad/{name}"], name)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_equals_deepmind_in_float32(case: str) -> None:
+    """To that type's precision, on whatever path an unroll takes then."""
+    config, arrays, params = load_case(case)
+    core = RelationalMemory(**config)
+    core.load_reference(params)
+    x = torch.from_numpy(arrays["x"]).float().requires_grad_()
+    outputs, memory = run_unroll(core, x)
+    (outputs * torch.from_numpy(arrays["loss_weights"])).sum().backward()
+    assert x.grad is not None
+    pairs = {"outputs": outputs.detach(), "final_memory": memory.detach(), "grad_x": x.grad}
+    pairs |= {key: gradient(core, key.removeprefix("grad/")) for key in arrays if key.startswith("grad/")}
+    for name, actual in pairs.items():
+        scale = np.abs(arrays[name]).max()
+        np.testing.assert_allclose(actual, arrays[name], rtol=0, atol=1e-5 * max(scale, 1), err_msg=name)
+
+
 def test_every_parameter_has_its_place_in_the_reference() -> None:
     config, _, params = load_case("unit_3blocks_key")
     core = RelationalMemory(**config)
@@ -278,6 +295,33 @@ def test_gradients_equal_finite_differences(config: dict[str, Any]) -> None:
 
     weights = [parameter.detach().clone().requires_grad_() for parameter in core.parameters()]
     assert torch.autograd.gradcheck(function, (x, memory, *weights), fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_weights_that_stand_in_for_the_own(dtype: torch.dtype) -> None:
+    """`torch.func.functional_call` puts back the core's own weights before any gradient is asked for."""
+    torch.manual_seed(SEED)
+    core = RelationalMemory(7, mem_slots=3, head_size=5, num_heads=2).to(dtype)
+    other = RelationalMemory(7, mem_slots=3, head_size=5, num_heads=2).to(dtype)
+    x, starts = torch.randn(6, 4, 7, dtype=dtype), torch.rand(6, 4) < 0.3
+
+    class Unroll(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = core
+
+        def forward(self) -> Tensor:
+            return self.core.unroll(x, self.core.initial_state(4), starts)[0]
+
+    weights = dict(other.named_parameters())
+    outputs = torch.func.functional_call(Unroll(), {f"core.{name}": weight for name, weight in weights.items()}, ())
+    expected, _ = other.unroll(x, other.initial_state(4), starts)
+    torch.testing.assert_close(outputs, expected)
+    gradients = torch.autograd.grad(outputs.square().sum(), list(weights.values()))
+    expected_gradients = torch.autograd.grad(expected.square().sum(), list(weights.values()))
+    for name, actual, wanted in zip(weights, gradients, expected_gradients, strict=True):
+        scale = float(wanted.abs().max())
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}")
 
 
 # Details
