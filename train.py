@@ -1,14 +1,18 @@
 """Train an agent: `python train.py` for the quick start, `--config configs/NAME.yaml` for anything else."""
 
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from agents.config import AgentRun
+
+if TYPE_CHECKING:
+    from rmc_rl.run_folder import RunFolder
 
 QUICK_START = Path(__file__).parent / "configs" / "quick_start.yaml"
 
@@ -32,15 +36,17 @@ def main(arguments: list[str]) -> int:
         else:
             config_text = yaml.safe_dump(asdict(config), sort_keys=False)
             training = Training.start(config, Path("runs", str(config.name)), config_text)
-    except (ValueError, TypeError, gymnasium.error.Error) as error:
+    except (ValueError, TypeError, NotImplementedError, ImportError, OSError, gymnasium.error.Error) as error:
         return fail(error, code=2)
 
     folder = training.folder.path
     print(f"run folder: {folder}")
     try:
         evaluation = training.run()
-    except (FloatingPointError, CheckpointError) as error:
-        return fail(f"training stopped: {error}; the last checkpoint is in {folder}/checkpoints", code=1)
+    except (FloatingPointError, CheckpointError, OSError) as error:  # OSError: a full disk
+        return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
+    except KeyboardInterrupt:  # a second one while training, or the first while evaluating
+        return fail(f"interrupted; {last_checkpoint(training.folder)}", code=130)
     if evaluation is None:
         print(f"stopped after {training.agent.num_timesteps:,} steps; go on with: python train.py --resume {folder}")
     else:
@@ -56,7 +62,8 @@ def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
         ArgumentError, ValueError: an unknown key, a wrong type, or an illegal value.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="train.py", description=__doc__, exit_on_error=False)
+    # Options are spelled out: a shortened --resume would be overlooked below, and start a new run.
+    parser = ArgumentParser(prog="train.py", description=__doc__, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML with any of the settings below")
     parser.add_argument("--resume", metavar="RUN", help="folder of a run to go on with, with its own configuration")
     parser.add_class_arguments(AgentRun)
@@ -68,12 +75,32 @@ def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
         arguments = ["--config", str(RunFolder.open(resume).config), *arguments]
     elif not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
         arguments = ["--config", str(QUICK_START), *arguments]
-    values = parser.instantiate(parser.parse_args(arguments))
+    parsed = parser.parse_args(arguments)
+    check_values(parsed, resume)
+    values = parser.instantiate(parsed)
     settings = {field.name: values[field.name] for field in fields(AgentRun)}
     if settings["name"] is None:
         config_name = Path(_value_of("--config", arguments) or "run").stem
         settings["name"] = f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}"
     return AgentRun(**settings), resume
+
+
+def check_values(values: Namespace, resume: str | None) -> None:
+    """Raise a ValueError for what jsonargparse lets pass in a YAML file: lists, null anywhere, and `resume`."""
+    if values.resume != resume:
+        raise ValueError(f"resume belongs on the command line, not into a configuration: --resume {values.resume}")
+    for field in fields(AgentRun):
+        if is_dataclass(field.type) and not isinstance(values[field.name], Namespace):
+            raise ValueError(f"{field.name} must hold settings, as in {field.name}: {{KEY: VALUE}}")
+    for key, value in values.items():
+        if value is None and key not in ("config", "resume", "name"):
+            raise ValueError(f"{key} must have a value, got null")
+
+
+def last_checkpoint(folder: "RunFolder") -> str:
+    """Where to go on from after a failure."""
+    newest = next(iter(folder.checkpoints()), None)
+    return f"the last checkpoint is {newest}" if newest else "there was no checkpoint yet"
 
 
 def describe(summary: dict[str, float]) -> str:
@@ -92,9 +119,9 @@ def fail(reason: object, code: int) -> int:
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for i, argument in enumerate(arguments):
         if argument == option:
-            return following
+            return next(iter(arguments[i + 1 :]), None)
         if argument.startswith(f"{option}="):
             return argument.partition("=")[2]
     return None

@@ -75,8 +75,10 @@ class Progress(BaseCallback):
             mean_return = safe_mean([episode["r"] for episode in episodes])
             self.bar.set_postfix_str(f"return {mean_return:.1f}", refresh=False)
 
-    def _on_training_end(self) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """Leave the bar's line, so that whatever is printed next begins one of its own."""
+        if hasattr(self, "bar"):  # training has begun
+            self.bar.close()
 
 
 class Checkpoint(BaseCallback):

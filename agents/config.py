@@ -1,6 +1,7 @@
 """What a training run is made of: every setting with its default, its meaning and its check. Imports nothing heavy."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from .hyperparameters import Hyperparameters
@@ -94,6 +95,8 @@ class AgentRun:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1_000_000:
             raise ValueError(f"seed must be from 0 to 999999, got {self.seed}")
+        if self.name is not None and not Path(self.name).name:
+            raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
         check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
 

@@ -2,10 +2,12 @@
 
 import shutil
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -44,6 +46,7 @@ class Training:
             TypeError: an argument that the environment, the core or the encoder does not have.
             gymnasium.error.Error: what an environment says of its arguments.
         """
+        check_device(config.device)
         agent = A2C(
             config.policy.name,
             make_envs(config.environment, config.environment.num_envs),
@@ -62,20 +65,24 @@ class Training:
             RunFolderError: there is none.
             ValueError, TypeError, gymnasium.error.Error: as for `start`.
         """
+        check_device(config.device)
         env = make_envs(config.environment, config.environment.num_envs)
         failures = []
         for checkpoint in folder.checkpoints():
             try:
                 agent = A2C.load(checkpoint, env, device=config.device, **vars(config.agent))
             except CheckpointError as error:
-                failures.append(str(error))
-                print(f"warning: {error}", file=sys.stderr)
+                failures.append((checkpoint, error))
                 continue
+            for path, failure in failures:
+                # Set aside, or it would count as the newest, and better ones would be dropped for it.
+                print(f"warning: {failure}; it is renamed to {path.stem}.damaged", file=sys.stderr)
+                path.rename(path.with_suffix(".damaged"))
             # With the run's own seed, the games it began with would be played again.
             sequence = np.random.SeedSequence([config.seed, agent.num_timesteps])
             agent.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
             return cls(config, folder, agent)
-        reason = "; ".join(failures) or "it was stopped before its first one"
+        reason = "; ".join(str(error) for _, error in failures) or "it was stopped before its first one"
         raise RunFolderError(f"{folder.path} has no checkpoint to go on from: {reason}")
 
     def run(self) -> Evaluation | None:
@@ -88,7 +95,7 @@ class Training:
         stop = StopOnSignal()
         checkpoint = Checkpoint(self.folder, self.config.checkpoint_minutes)
         self.agent.set_logger(self._logger())
-        with stop.listening():
+        with closing(self.agent.logger), stop.listening():
             self._learn(stop, checkpoint)
         checkpoint.init_callback(self.agent)
         checkpoint.save()
@@ -99,15 +106,13 @@ class Training:
 
     def _learn(self, stop: StopOnSignal, checkpoint: Checkpoint) -> None:
         settings, total = self.config.evaluation, self.config.total_timesteps
-        callbacks = [stop, Progress(total), checkpoint]
+        progress = Progress(total)
+        callbacks = [stop, progress, checkpoint]
         if settings.interval:
             env = make_envs(self.config.environment, min(settings.episodes, MOST_EVALUATION_ENVS))
             callbacks.append(BestModel(self.folder, env, settings.interval, settings.episodes, BEST_MODEL_SEED))
-        self.agent.learn(
-            max(0, total - self.agent.num_timesteps),
-            callbacks,
-            reset_num_timesteps=False,
-        )
+        with closing(progress):
+            self.agent.learn(max(0, total - self.agent.num_timesteps), callbacks, reset_num_timesteps=False)
 
     def _evaluate(self) -> Evaluation:
         settings = self.config.evaluation
@@ -131,6 +136,14 @@ class Training:
         path = str(self.folder.path)
         formats = [make_output_format("csv", path, self.folder.log_suffix()), make_output_format("tensorboard", path)]
         return Logger(path, formats)
+
+
+def check_device(name: str) -> None:
+    """Raise a ValueError unless torch can compute there; Stable-Baselines3 would quietly take the CPU instead."""
+    try:
+        torch.ones(1, device="cpu" if name == "auto" else name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device must be auto, cpu or an accelerator of this machine, got {name!r}") from error
 
 
 def make_envs(config: EnvironmentConfig, num_envs: int) -> VecEnv:
