@@ -75,8 +75,7 @@ def test_of_runs_that_start_at_once_one_gets_the_folder(tmp_path: Path, monkeypa
     def create(config: str) -> str | None:
         try:
             RunFolder.create(tmp_path / "same", config)
-        except RunFolderError as error:
-            assert "exists already" in str(error)
+        except RunFolderError:
             return None
         return config
 
@@ -87,17 +86,17 @@ def test_of_runs_that_start_at_once_one_gets_the_folder(tmp_path: Path, monkeypa
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot write the run folder .*file/run: Not a directory"):
+    with pytest.raises(RunFolderError, match=r"cannot write the run folder .*file/run: Not a directory"):
         RunFolder.create(tmp_path / "file" / "run", CONFIG)
 
 
 def test_only_a_run_folder_opens(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="there is no run folder .*missing"):
+    with pytest.raises(RunFolderError, match=r"there is no run folder .*missing"):
         RunFolder.open(tmp_path / "missing")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="there is no run folder .*file"):
+    with pytest.raises(RunFolderError, match=r"there is no run folder .*file"):
         RunFolder.open(tmp_path / "file")
-    with pytest.raises(RunFolderError, match="is not a run folder: it has no config.yaml"):
+    with pytest.raises(RunFolderError, match=r"is not a run folder: it has no config\.yaml"):
         RunFolder.open(tmp_path)
     made = RunFolder.create(tmp_path / "made", CONFIG)
     assert vars(RunFolder.open(str(tmp_path / "made"))) == vars(made)
