@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .core import Core, State, check_positive, reset_state
-from .fused import FusedUnroll, can_fuse
 
 GateStyle = Literal["unit", "memory"]
 
@@ -144,6 +143,8 @@ class RelationalMemory(Core):
         (memory,) = state
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
+        from .fused import FusedUnroll
+
         outputs = cast(Any, FusedUnroll).apply(self, starts, x, memory, *self.parameters())
         return outputs, (outputs[-1].unflatten(1, memory.shape[1:]),)
 
@@ -153,6 +154,8 @@ class RelationalMemory(Core):
         `"fused"`: one compiled operation over all steps, for one block in float32 on the CPU, where torch's library
         offers its matrix product to others. `"loop"`: step by step, for everything else.
         """
+        from .fused import can_fuse  # only now: the compiler behind it takes its time to import
+
         return "fused" if can_fuse(self, x, *state) else "loop"
 
     def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
