@@ -145,7 +145,7 @@ def test_progress_shows_where_a_run_stands(training: Training, monkeypatch: pyte
     training.agent.learn(100, progress, reset_num_timesteps=False)
     progress.close()
     first, *_, last = stream.getvalue().strip().split("\r")
-    assert first.startswith(" 75%")
+    assert first.startswith("75%")
     assert "300/400" in first
     assert "return 7.0" in last  # one for each step of an episode
 
