@@ -109,13 +109,23 @@ def test_a_new_level_is_laid_out_uniformly() -> None:
     for pill in range(2):
         assert abs(chi_square_z(counts(state["pills"][pill] for state in states), even)) < 4
     assert abs(chi_square_z(counts(state["pacman"] for state in states), even)) < 4
-    ghosts = np.zeros(len(FREE))
+    ghosts, variance = np.zeros(len(FREE)), 0.0
+    surplus = 0.0  # of ghosts on the far edge of the block, which is allowed
     for state in states:
-        row, column = state["pacman"]
-        outside = [not (row - 5 <= r < row + 5 and column - 5 <= c < column + 5) for r, c in FREE]
-        ghosts += np.array(outside) / sum(outside)
-        assert outside[cells[tuple(state["ghosts"][0])]]
+        (row, column), ghost = state["pacman"], tuple(state["ghosts"][0])
+        outside = [cell for cell in FREE if not (-5 <= cell[0] - row < 5 and -5 <= cell[1] - column < 5)]
+        edge = [
+            (r, c)
+            for r, c in outside
+            if (r == row + 5 and abs(c - column) <= 5) or (c == column + 5 and abs(r - row) <= 5)
+        ]
+        assert ghost in outside
+        ghosts[[cells[cell] for cell in outside]] += 1 / len(outside)
+        share = len(edge) / len(outside)
+        surplus += (ghost in edge) - share
+        variance += share * (1 - share)
     assert abs(chi_square_z(counts(state["ghosts"][0] for state in states), ghosts)) < 4
+    assert abs(surplus) < 4 * np.sqrt(variance)
     facings = Counter(FACINGS[facing] for facing in games["facings"][:, 0])
     assert set(facings) == {"right", "up", "unreal left", "unreal down"}
     assert abs(chi_square_z(np.array(list(facings.values())), np.full(4, rows / 4))) < 4
