@@ -158,10 +158,21 @@ def test_learning_goes_on_without_a_reset() -> None:
 
 
 def test_learning_again_starts_afresh() -> None:
+    """With the first observations of new episodes, though the last ones were not over."""
     model = build().learn(2 * UPDATE)
-    model.learn(3 * UPDATE)
-    assert model.num_timesteps == 3 * UPDATE
-    assert model._n_updates == 5
+    firsts = []
+
+    def keep(local_variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        assert model._actor is not None
+        trajectory = model._actor.trajectory
+        firsts.append((trajectory.observations[0].clone(), trajectory.starts[0].clone()))  # type: ignore[index]
+        return True
+
+    model.learn(3 * UPDATE, callback=keep)
+    assert (model.num_timesteps, model._n_updates) == (3 * UPDATE, 5)
+    observation, starts = firsts[0]
+    assert starts.all()
+    assert (observation.argmax(dim=-1) < CUES).all()  # the cue, which only the first observation shows
 
 
 def test_learning_rate_falls_linearly_to_zero(log_to_csv: Callable[[A2C], None], tmp_path: Path) -> None:
