@@ -1,1 +1,1 @@
-"""A package so that pytest puts the project's root, and not this folder, on the path: `tests/agents` is not `agents`."""
+"""A package, so that pytest puts the project root on the path and `tests/agents` does not hide `agents`."""
