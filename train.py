@@ -81,7 +81,7 @@ def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
     settings = {field.name: values[field.name] for field in fields(AgentRun)}
     if settings["name"] is None:
         config_name = Path(_value_of("--config", arguments) or "run").stem
-        settings["name"] = f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}"
+        settings["name"] = f"{config_name}-seed{settings['seed']}-{datetime.now():%Y%m%d-%H%M%S}"
     return AgentRun(**settings), resume
 
 

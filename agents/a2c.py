@@ -15,17 +15,15 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from rmc_rl.policies import POLICIES, RecurrentPolicy, restore_policy
+from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
 
 from .actor import Actor
 from .hyperparameters import Hyperparameters
 from .learner import Learner
 from .optimizer_state import optimizer_tensors, restore_optimizer
-
-COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
-"""What a saved model remembers of its training so far."""
+from .saved_model import COUNTERS, SavedModel
 
 
 class A2C(BaseAlgorithm):
@@ -181,65 +179,68 @@ class A2C(BaseAlgorithm):
         self.logger.dump(step=self.num_timesteps)
 
     def save(self, path: str | Path, exclude: object = None, include: object = None) -> None:  # type: ignore[override]
-        """Write model, optimizer and counters to `path`: safetensors and JSON in one file, `.zip` added if missing."""
-        data = {
-            "algorithm": type(self).__name__,
-            "policy": self.policy.to_json(),
-            "hyperparameters": asdict(self.hyperparameters),
-            "n_envs": self.n_envs,
-            "seed": self.seed,
-            "counters": {name: getattr(self, name) for name in COUNTERS},
-        }
-        tensors = {f"policy/{name}": tensor for name, tensor in self.policy.state_dict().items()}
-        optimizer = optimizer_tensors(self.learner.optimizer, self.policy)
-        save_checkpoint(path, "model", data, tensors | {f"optimizer/{name}": t for name, t in optimizer.items()})
+        """Write model, optimizer and counters to `path`: safetensors and JSON in one file, `.zip` added if missing.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+            ValueError: the policy's class is not in `rmc_rl.policies.POLICIES`, so that it could not be loaded.
+        """
+        SavedModel(
+            algorithm=type(self).__name__,
+            policy=self.policy,
+            optimizer=optimizer_tensors(self.learner.optimizer, self.policy),
+            hyperparameters=self.hyperparameters,
+            n_envs=self.n_envs,
+            seed=self.seed,
+            counters={name: getattr(self, name) for name in COUNTERS},
+        ).write(path)
 
     @classmethod
     def load(  # type: ignore[override]
-        cls, path: str | Path, env: Environment | None = None, device: torch.device | str = "auto", **kwargs: Any
+        cls,
+        path: str | Path,
+        env: Environment | None = None,
+        device: torch.device | str = "auto",
+        *,
+        n_envs: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        previous_action_reward: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """The model saved at `path`, ready to predict and, given an environment, to learn on. Nothing is unpickled.
 
         Args:
             path: the file; `.zip` is added if there is no suffix.
-            env: what the constructor takes; an id or a callable is made as many times as the saved model had rows.
+            env: what the constructor takes.
             device: where to put it.
-            kwargs: arguments of the constructor, to be used instead of the saved ones.
+            n_envs: how many environments to make of an id or a callable; None, as many as the model had.
+            env_kwargs: as for the constructor.
+            previous_action_reward: as for the constructor.
+            kwargs: hyperparameters and other arguments of the constructor, to be used instead of the saved ones.
 
         Raises:
             CheckpointError: no such file, or it is damaged, or holds something else.
-            ValueError: the environment's spaces are not the model's.
+            ValueError: an illegal argument, or an environment whose spaces are not the model's.
         """
-        data, tensors = load_checkpoint(path, "model")
-        groups: dict[str, dict[str, torch.Tensor]] = {"policy": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            group, _, key = name.partition("/")
-            groups.setdefault(group, {})[key] = tensor
-        if data.get("algorithm") != cls.__name__:
-            raise CheckpointError(f"{path}: holds a {data.get('algorithm')!r} model, not {cls.__name__}")
+        saved = SavedModel.read(path, cls.__name__)
+        if "policy_kwargs" in kwargs:
+            raise ValueError(f"policy_kwargs are part of the saved model {path} and cannot be changed")
+        settings = {"seed": saved.seed, **asdict(saved.hyperparameters), **kwargs}
+        model = cls(type(saved.policy), None, device=device, **settings)
+        model.observation_space, model.action_space = saved.policy.observation_space, saved.policy.action_space
+        model.policy_kwargs = saved.policy.network_kwargs
+        model.n_envs = saved.n_envs if n_envs is None else n_envs
+        model._set_policy(saved.policy)
         try:
-            policy = restore_policy(path, data["policy"], groups["policy"])
-            saved = {"seed": data["seed"], **asdict(Hyperparameters(**data["hyperparameters"]))}
-            n_envs, counters = data["n_envs"], {name: data["counters"][name] for name in COUNTERS}
-        except CheckpointError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
-        model = cls(type(policy), None, device=device, **{**saved, **kwargs})
-        model.observation_space, model.action_space = policy.observation_space, policy.action_space
-        model.policy_kwargs = policy.network_kwargs
-        model._set_policy(policy)
-        try:
-            restore_optimizer(model.learner.optimizer, model.policy, groups["optimizer"])
+            restore_optimizer(model.learner.optimizer, model.policy, saved.optimizer)
         except ValueError as error:
             raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
-        for name, value in counters.items():
+        for name, value in saved.counters.items():
             setattr(model, name, value)
-        model.n_envs = kwargs.get("n_envs", n_envs)
         if env is not None:
             is_made = not (isinstance(env, str) or callable(env))
-            number = kwargs.get("n_envs", 1 if is_made else n_envs)
-            vec_env = make_vec_env(env, number, kwargs.get("env_kwargs"), kwargs.get("previous_action_reward", False))
+            number = (n_envs or 1) if is_made else model.n_envs
+            vec_env = make_vec_env(env, number, env_kwargs, previous_action_reward)
             model.n_envs = vec_env.num_envs
             model.set_env(vec_env)
         return model

@@ -118,4 +118,4 @@ def _check_finite(name: str, values: NDArray[Any], rows: NDArray[np.intp] | None
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         first = int(np.argwhere(~np.isfinite(values))[0, 0])
         row = first if rows is None else rows[first]
-        raise FloatingPointError(f"environment {row}: {name} is not finite (NaN or infinite); training stopped")
+        raise FloatingPointError(f"environment {row}: {name} is not finite (NaN or infinite)")

@@ -78,13 +78,15 @@ class AgentRun:
     run: Literal["agent"] = "agent"
     """What is trained."""
     name: str | None = None
-    """The run's folder is runs/NAME; null: the configuration's name, date and time."""
+    """The run's folder is runs/NAME; null: the configuration's name, the seed, date and time."""
     seed: int = 0
     """Of all random numbers; below 1,000,000, where the seeds of evaluation begin."""
     total_timesteps: int = 10_000_000
     """Environment steps to train for, all environments together."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU if there is one."""
+    threads: int = 1
+    """Threads of one operation. More pay for large networks only, and cost dearly where other programs run."""
     checkpoint_minutes: float = 2.0
     """Minutes between two checkpoints."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -98,6 +100,7 @@ class AgentRun:
         if self.name is not None and not Path(self.name).name:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
+        check_at_least("threads", self.threads, 1)
         check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
 
 

@@ -47,6 +47,7 @@ class Training:
             gymnasium.error.Error: what an environment says of its arguments.
         """
         check_device(config.device)
+        torch.set_num_threads(config.threads)
         agent = A2C(
             config.policy.name,
             make_envs(config.environment, config.environment.num_envs),
@@ -66,6 +67,7 @@ class Training:
             ValueError, TypeError, gymnasium.error.Error: as for `start`.
         """
         check_device(config.device)
+        torch.set_num_threads(config.threads)
         env = make_envs(config.environment, config.environment.num_envs)
         failures = []
         for checkpoint in folder.checkpoints():

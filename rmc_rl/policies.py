@@ -114,7 +114,13 @@ class RecurrentPolicy(BasePolicy):
         return torch.as_tensor(episode_start, dtype=torch.bool, device=self.device)
 
     def to_json(self) -> dict[str, Any]:
-        """All that is needed to build this policy again, but for its weights."""
+        """All that is needed to build this policy again, but for its weights.
+
+        Raises:
+            ValueError: this class is not in `POLICIES`, where it would be looked up.
+        """
+        if POLICIES.get(type(self).__name__) is not type(self):
+            raise ValueError(f"to save a {type(self).__name__}, add the class to rmc_rl.policies.POLICIES first")
         return {
             "policy": type(self).__name__,
             "observation_space": space_to_json(self.observation_space),

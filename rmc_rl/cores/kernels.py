@@ -1,249 +1,30 @@
-"""The Relational Memory Core's unroll and its gradient, compiled (Numba), in single precision on the CPU.
+"""The Relational Memory Core's unroll and its gradient, compiled.
 
-The arithmetic is that of `relational_memory.py`, for one attention block, over rows [b0, b1) of the batch; different
-rows may run in different threads. Functions that call one another live in one file: Numba's cache does not notice a
-change in a callee that lives elsewhere.
+The arithmetic is that of `relational_memory.py`, for one attention block, over rows [b0, b1) of the batch: different
+rows may run in different threads.
 
 Sizes: T steps, B rows, S slots, N = S + 1 rows of memory and input, D = heads * head size, Q = heads * (2 key + head
 size), L layers of the MLP, G units of each gate (D or 1; 0 for no gates). All arrays are C-contiguous.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from .blas import SYMBOL
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-EPSILON = np.float32(1e-5)  # of the layer norms
-
-
-def compiled(function: Function) -> Function:
-    """Compile; sums may be taken in any order, so that they can be vectorised; the GIL is released."""
-    freedom = {"reassoc", "contract", "nsz"}
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=freedom)(function))
-
-
-def compiled_as_written(function: Function) -> Function:
-    """Compile with every operation in its place."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-# --- Matrix products -------------------------------------------------------------------------------------------------
-
-# The Fortran interface takes addresses only: here as integers, which are passed alike.
-_sgemm: Any = types.ExternalFunction(SYMBOL, types.void(*[types.uintp] * 13))
-
-
-@compiled
-def linear(x: Any, weight: Any, out: Any) -> None:
-    """out [R, O] = x [R, I] @ weight [O, I]^T."""
-    _gemm(x, weight, out, x.shape[0], weight.shape[0], weight.shape[1], True, np.float32(0))
-
-
-@compiled
-def linear_backward(grad: Any, weight: Any, out: Any, accumulate: bool) -> None:
-    """out [R, I] = grad [R, O] @ weight [O, I], added to what is there if `accumulate`."""
-    beta = np.float32(1 if accumulate else 0)
-    _gemm(grad, weight, out, grad.shape[0], weight.shape[1], weight.shape[0], False, beta)
-
-
-@compiled
-def _gemm(x: Any, weight: Any, out: Any, rows: int, columns: int, inner: int, transpose: bool, beta: Any) -> None:
-    # BLAS counts by columns, so that it sees every matrix transposed: out^T = op(weight) @ x^T.
-    sizes = np.array([columns, rows, inner, inner if transpose else columns], np.int32)
-    factors = np.array([1, beta], np.float32)
-    letters = np.array([ord("T") if transpose else ord("N"), ord("N")], np.uint8)
-    _sgemm(
-        letters.ctypes.data,
-        letters.ctypes.data + 1,
-        sizes.ctypes.data,
-        sizes.ctypes.data + 4,
-        sizes.ctypes.data + 8,
-        factors.ctypes.data,
-        weight.ctypes.data,
-        sizes.ctypes.data + 12,
-        x.ctypes.data,
-        sizes.ctypes.data + 8,
-        factors.ctypes.data + 4,
-        out.ctypes.data,
-        sizes.ctypes.data,
-    )
-
-
-# --- Elementwise functions, to single precision and without a call, so that loops over them are vectorised -----------
-
-
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:
-    """The float32 whose representation is that of an int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-_as_float: Any = intrinsic(_float_of_bits)
-
-
-@compiled_as_written
-def _exp(x: Any) -> Any:
-    """e^x by 2^n times a polynomial (Cephes' coefficients), for x cut to [-87, 88]."""
-    cut = min(max(x, np.float32(-87)), np.float32(88))
-    n = np.float32(math.floor(cut * np.float32(1.44269504) + np.float32(0.5)))
-    r = cut - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    result = (p * r * r + r + np.float32(1)) * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
-    return result if x == x else x  # NaN stays NaN
-
-
-@compiled_as_written
-def _tanh(x: Any) -> Any:
-    """A polynomial near 0, where the other form would cancel (Cephes' coefficients)."""
-    z = x * x
-    p = np.float32(-5.70498872745e-3)
-    p = p * z + np.float32(2.06390887954e-2)
-    p = p * z + np.float32(-5.37397155531e-2)
-    p = p * z + np.float32(1.33314422036e-1)
-    p = p * z + np.float32(-3.33332819422e-1)
-    near = p * z * x + x
-    far = np.float32(1) - np.float32(2) / (_exp(np.float32(2) * abs(x)) + np.float32(1))
-    far = -far if x < np.float32(0) else far
-    result = near if z < np.float32(0.390625) else far
-    return result if x == x else x
-
-
-@compiled_as_written
-def _sigmoid(x: Any) -> Any:
-    return np.float32(1) / (np.float32(1) + _exp(-x))
-
-
-# --- Layer norm ------------------------------------------------------------------------------------------------------
-
-
-@compiled
-def _standardize(x: Any) -> Any:
-    """x [W] in place to mean 0 and deviation 1; returns 1 / deviation."""
-    width = x.shape[0]
-    total = np.float32(0)
-    for i in range(width):
-        total += x[i]
-    mean = total / np.float32(width)
-    squares = np.float32(0)
-    for i in range(width):
-        x[i] -= mean
-        squares += x[i] * x[i]
-    scale = np.float32(1) / np.sqrt(squares / np.float32(width) + EPSILON)
-    for i in range(width):
-        x[i] *= scale
-    return scale
-
-
-@compiled
-def _layer_norm_backward(grad: Any, standard: Any, scale: Any, gamma: Any, grad_gamma: Any, grad_beta: Any) -> None:
-    """grad [W] of the norm's output, in place, to that of its input; adds the gradients of gamma and beta."""
-    width = grad.shape[0]
-    mean_grad, mean_product = np.float32(0), np.float32(0)
-    for i in range(width):
-        g = grad[i]
-        grad_gamma[i] += g * standard[i]
-        grad_beta[i] += g
-        g *= gamma[i]
-        grad[i] = g
-        mean_grad += g
-        mean_product += g * standard[i]
-    mean_grad /= np.float32(width)
-    mean_product /= np.float32(width)
-    for i in range(width):
-        grad[i] = scale * (grad[i] - mean_grad - standard[i] * mean_product)
-
-
-# --- Attention of the slots over slots and input ---------------------------------------------------------------------
-
-
-# A row is taken before a part of it: only so does the compiler know that the part's numbers lie side by side.
-
-
-@compiled
-def _attend(qkv: Any, weights: Any, out: Any, heads: int, key: int) -> None:
-    """qkv [N, Q], normalised -> weights [heads, S, N] and out [S, D], what each slot gathers."""
-    rows, width = qkv.shape[0], qkv.shape[1] // heads
-    size = width - 2 * key
-    scale = np.float32(1) / np.sqrt(np.float32(key))
-    for h in range(heads):
-        q, k, v = h * width, h * width + key, h * width + 2 * key
-        for i in range(weights.shape[1]):
-            scores, query = weights[h, i], qkv[i][q : q + key]
-            for j in range(rows):
-                scores[j] = scale * _dot(query, qkv[j][k : k + key])
-            _softmax(scores)
-            gathered = out[i][h * size : (h + 1) * size]
-            gathered[:] = np.float32(0)
-            for j in range(rows):
-                _add_scaled(scores[j], qkv[j][v : v + size], gathered)
-
-
-@compiled
-def _dot(x: Any, y: Any) -> Any:
-    total = np.float32(0)
-    for c in range(x.shape[0]):
-        total += x[c] * y[c]
-    return total
-
-
-@compiled
-def _softmax(scores: Any) -> None:
-    largest = scores[0]
-    for j in range(1, scores.shape[0]):
-        largest = max(largest, scores[j])
-    total = np.float32(0)
-    for j in range(scores.shape[0]):
-        scores[j] = _exp(scores[j] - largest)
-        total += scores[j]
-    for j in range(scores.shape[0]):
-        scores[j] /= total
-
-
-@compiled
-def _add_scaled(factor: Any, x: Any, out: Any) -> None:
-    for c in range(x.shape[0]):
-        out[c] += factor * x[c]
-
-
-@compiled
-def _attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, heads: int, key: int) -> None:
-    """grad [S, D] of what `_attend` gave -> grad_qkv [N, Q]."""
-    rows, width = qkv.shape[0], qkv.shape[1] // heads
-    size = width - 2 * key
-    scale = np.float32(1) / np.sqrt(np.float32(key))
-    grad_qkv[:] = np.float32(0)
-    grad_weights = np.empty(rows, np.float32)
-    for h in range(heads):
-        q, k, v = h * width, h * width + key, h * width + 2 * key
-        for i in range(weights.shape[1]):
-            grad_gathered = grad[i][h * size : (h + 1) * size]
-            expected = np.float32(0)
-            for j in range(rows):
-                grad_weights[j] = _dot(grad_gathered, qkv[j][v : v + size])
-                _add_scaled(weights[h, i, j], grad_gathered, grad_qkv[j][v : v + size])
-                expected += weights[h, i, j] * grad_weights[j]
-            for j in range(rows):
-                grad_score = weights[h, i, j] * (grad_weights[j] - expected) * scale
-                _add_scaled(grad_score, qkv[j][k : k + key], grad_qkv[i][q : q + key])
-                _add_scaled(grad_score, qkv[i][q : q + key], grad_qkv[j][k : k + key])
-
+from .compilation import compiled
+from .primitives import (
+    attend,
+    attend_backward,
+    layer_norm_backward,
+    linear,
+    linear_backward,
+    linear_of_two,
+    linear_of_two_backward,
+    scale_and_shift,
+    sigmoid,
+    standardize,
+    tanh,
+)
 
 # --- The unroll ------------------------------------------------------------------------------------------------------
 
@@ -325,13 +106,13 @@ def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, s
         linear(_rows(saved.memories[t], b0, b1), weights.qkv, _rows(saved.qkv[t], b0, b1))
         for b in range(b0, b1):
             _project(t, b, inputs, weights, saved, normal)
-            _attend(normal, saved.attention[t, b], gathered, heads, key)
+            attend(normal, saved.attention[t, b], gathered, heads, key)
             _add_attended(t, b, gathered, weights, saved)
         _mlp(t, b0, b1, weights, saved, mixed)
         if weights.gates.shape[0] > 2:
             linear(_rows(saved.tanh_memories[t], b0, b1), weights.gates, gate_memory)
         elif weights.gates.shape[0] == 2:
-            _dot_pairs(_rows(saved.tanh_memories[t], b0, b1), weights.gates, gate_memory)
+            linear_of_two(_rows(saved.tanh_memories[t], b0, b1), weights.gates, gate_memory)
         for b in range(b0, b1):
             first = (b - b0) * slots
             _update(
@@ -356,7 +137,7 @@ def _begin(t: int, b: int, memory: Any, inputs: Any, saved: Any) -> None:
         for d in range(source.shape[1]):
             target[s, d] = source[s, d]
         for d in range(source.shape[1]):
-            tanh_target[s, d] = _tanh(source[s, d])
+            tanh_target[s, d] = tanh(source[s, d])
 
 
 @compiled
@@ -367,13 +148,13 @@ def _project(t: int, b: int, inputs: Any, weights: Any, saved: Any, normal: Any)
         row = saved.qkv[t, b, s]
         for i in range(row.shape[0]):
             row[i] += weights.qkv_bias[i]
-        saved.qkv_scales[t, b, s] = _standardize(row)
-        _scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[s])
+        saved.qkv_scales[t, b, s] = standardize(row)
+        scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[s])
     row = saved.qkv_input[t, b]
     for i in range(row.shape[0]):
         row[i] = inputs.qkv[t, b, i]
-    saved.qkv_scales[t, b, slots] = _standardize(row)
-    _scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[slots])
+    saved.qkv_scales[t, b, slots] = standardize(row)
+    scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[slots])
 
 
 @compiled
@@ -383,8 +164,8 @@ def _add_attended(t: int, b: int, gathered: Any, weights: Any, saved: Any) -> No
         row = saved.attended[t, b, s]
         for d in range(row.shape[0]):
             row[d] = saved.memories[t, b, s, d] + gathered[s, d]
-        saved.attended_scales[t, b, s] = _standardize(row)
-        _scale_and_shift(row, weights.attention_gamma, weights.attention_beta, saved.hidden[0, t, b, s])
+        saved.attended_scales[t, b, s] = standardize(row)
+        scale_and_shift(row, weights.attention_gamma, weights.attention_beta, saved.hidden[0, t, b, s])
 
 
 @compiled
@@ -408,28 +189,10 @@ def _update(t: int, b: int, mixed: Any, gate_memory: Any, inputs: Any, weights: 
         row, gate = saved.candidates[t, b, s], saved.gates[t, b, s]
         for d in range(row.shape[0]):
             row[d] = mixed[s, d] + bias[d] + saved.hidden[0, t, b, s, d]
-        saved.candidate_scales[t, b, s] = _standardize(row)
+        saved.candidate_scales[t, b, s] = standardize(row)
         for i in range(gate.shape[0]):
-            gate[i] = _sigmoid(gate_memory[s, i] + inputs.gates[t, b, i])
+            gate[i] = sigmoid(gate_memory[s, i] + inputs.gates[t, b, i])
         _gated(row, weights.mlp_gamma, weights.mlp_beta, gate, saved.memories[t, b, s], outputs[t, b, s])
-
-
-@compiled
-def _scale_and_shift(standard: Any, gamma: Any, beta: Any, out: Any) -> None:
-    for i in range(standard.shape[0]):
-        out[i] = standard[i] * gamma[i] + beta[i]
-
-
-@compiled
-def _dot_pairs(x: Any, weight: Any, out: Any) -> None:
-    """out [R, 2] = x [R, D] @ weight [2, D]^T: too narrow for a matrix product to pay."""
-    for r in range(x.shape[0]):
-        first, second = np.float32(0), np.float32(0)
-        for d in range(x.shape[1]):
-            first += x[r, d] * weight[0, d]
-            second += x[r, d] * weight[1, d]
-        out[r, 0] = first
-        out[r, 1] = second
 
 
 @compiled
@@ -441,10 +204,10 @@ def _gated(standard: Any, gamma: Any, beta: Any, gate: Any, memory: Any, output:
             output[d] = standard[d] * gamma[d] + beta[d]
     elif gate.shape[0] == 2:
         for d in range(size):
-            output[d] = gate[0] * _tanh(standard[d] * gamma[d] + beta[d]) + gate[1] * memory[d]
+            output[d] = gate[0] * tanh(standard[d] * gamma[d] + beta[d]) + gate[1] * memory[d]
     else:
         for d in range(size):
-            output[d] = gate[d] * _tanh(standard[d] * gamma[d] + beta[d]) + gate[size + d] * memory[d]
+            output[d] = gate[d] * tanh(standard[d] * gamma[d] + beta[d]) + gate[size + d] * memory[d]
 
 
 # --- Its gradient ----------------------------------------------------------------------------------------------------
@@ -483,9 +246,9 @@ def backward(
             grad_row = grad_mixed[(b - b0) * slots : (b - b0 + 1) * slots]
             _add_attended_backward(t, b, grad_row, grad_memory, weights, saved, norm_grads)
             for s in range(slots):
-                _scale_and_shift(saved.qkv[t, b, s], weights.qkv_gamma, weights.qkv_beta, normal[s])
-            _scale_and_shift(saved.qkv_input[t, b], weights.qkv_gamma, weights.qkv_beta, normal[slots])
-            _attend_backward(grad_row, normal, saved.attention[t, b], grad_normal, heads, key)
+                scale_and_shift(saved.qkv[t, b, s], weights.qkv_gamma, weights.qkv_beta, normal[s])
+            scale_and_shift(saved.qkv_input[t, b], weights.qkv_gamma, weights.qkv_beta, normal[slots])
+            attend_backward(grad_row, normal, saved.attention[t, b], grad_normal, heads, key)
             _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
         linear_backward(_rows(grads.qkv[t], b0, b1), weights.qkv, carried, True)
         if weights.gates.shape[0] > 0:
@@ -493,7 +256,7 @@ def backward(
             if weights.gates.shape[0] > 2:
                 linear_backward(grad_gates, weights.gates, grad_tanh, False)
             else:
-                _spread_pairs(grad_gates, weights.gates, grad_tanh)
+                linear_of_two_backward(grad_gates, weights.gates, grad_tanh)
             tanh = _rows(saved.tanh_memories[t], b0, b1)
             for r in range(carried.shape[0]):
                 for d in range(size):
@@ -523,7 +286,7 @@ def _update_backward(
             grads.gates[t, b, s],
         )
         scale = saved.candidate_scales[t, b, s]
-        _layer_norm_backward(
+        layer_norm_backward(
             grad_candidate, standard, scale, weights.mlp_gamma, norm_grads.mlp_gamma, norm_grads.mlp_beta
         )
 
@@ -546,7 +309,7 @@ def _add_attended_backward(
 ) -> None:
     """grad [S, D] of the MLP's input, in place, to that of what was gathered, which is also the memory's."""
     for s in range(grad.shape[0]):
-        _layer_norm_backward(
+        layer_norm_backward(
             grad[s],
             saved.attended[t, b, s],
             saved.attended_scales[t, b, s],
@@ -565,18 +328,10 @@ def _project_backward(t: int, b: int, grad_normal: Any, weights: Any, saved: Any
         grad = grad_normal[s]
         standard = saved.qkv[t, b, s] if s < slots else saved.qkv_input[t, b]
         scale = saved.qkv_scales[t, b, s]
-        _layer_norm_backward(grad, standard, scale, weights.qkv_gamma, norm_grads.qkv_gamma, norm_grads.qkv_beta)
+        layer_norm_backward(grad, standard, scale, weights.qkv_gamma, norm_grads.qkv_gamma, norm_grads.qkv_beta)
         target = grads.qkv[t, b, s] if s < slots else grads.qkv_input[t, b]
         for i in range(grad.shape[0]):
             target[i] = grad[i]
-
-
-@compiled
-def _spread_pairs(grad: Any, weight: Any, out: Any) -> None:
-    """out [R, D] = grad [R, 2] @ weight [2, D]."""
-    for r in range(grad.shape[0]):
-        for d in range(weight.shape[1]):
-            out[r, d] = grad[r, 0] * weight[0, d] + grad[r, 1] * weight[1, d]
 
 
 @compiled
@@ -594,7 +349,7 @@ def _gated_backward(
         grad_opened, grad_kept = np.float32(0), np.float32(0)
         for d in range(size):
             g = grad[d]
-            candidate = _tanh(standard[d] * gamma[d] + beta[d])
+            candidate = tanh(standard[d] * gamma[d] + beta[d])
             grad_opened += g * candidate
             grad_kept += g * memory[d]
             grad_candidate[d] = g * opened * (one - candidate * candidate)
@@ -604,7 +359,7 @@ def _gated_backward(
     else:
         for d in range(size):
             g, opened, kept = grad[d], gate[d], gate[size + d]
-            candidate = _tanh(standard[d] * gamma[d] + beta[d])
+            candidate = tanh(standard[d] * gamma[d] + beta[d])
             grad_gate[d] = g * candidate * opened * (one - opened)
             grad_gate[size + d] = g * memory[d] * kept * (one - kept)
             grad_candidate[d] = g * opened * (one - candidate * candidate)

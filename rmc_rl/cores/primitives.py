@@ -1,0 +1,251 @@
+"""What the compiled unroll is made of: matrix products, elementwise functions, layer norm and attention.
+
+For float32 on the CPU, without calls that would keep a loop from being vectorised. All arrays are C-contiguous.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .blas import SYMBOL
+from .compilation import compiled, compiled_as_written
+
+EPSILON = np.float32(1e-5)  # of the layer norms
+
+# --- Matrix products -------------------------------------------------------------------------------------------------
+
+# The Fortran interface takes addresses only: here as integers, which are passed alike.
+_sgemm: Any = types.ExternalFunction(SYMBOL, types.void(*[types.uintp] * 13))
+
+
+@compiled
+def linear(x: Any, weight: Any, out: Any) -> None:
+    """out [R, O] = x [R, I] @ weight [O, I]^T."""
+    _gemm(x, weight, out, x.shape[0], weight.shape[0], weight.shape[1], True, np.float32(0))
+
+
+@compiled
+def linear_backward(grad: Any, weight: Any, out: Any, accumulate: bool) -> None:
+    """out [R, I] = grad [R, O] @ weight [O, I], added to what is there if `accumulate`."""
+    beta = np.float32(1 if accumulate else 0)
+    _gemm(grad, weight, out, grad.shape[0], weight.shape[1], weight.shape[0], False, beta)
+
+
+@compiled
+def linear_of_two(x: Any, weight: Any, out: Any) -> None:
+    """out [R, 2] = x [R, D] @ weight [2, D]^T: too narrow for a matrix product to pay."""
+    for r in range(x.shape[0]):
+        first, second = np.float32(0), np.float32(0)
+        for d in range(x.shape[1]):
+            first += x[r, d] * weight[0, d]
+            second += x[r, d] * weight[1, d]
+        out[r, 0] = first
+        out[r, 1] = second
+
+
+@compiled
+def linear_of_two_backward(grad: Any, weight: Any, out: Any) -> None:
+    """out [R, D] = grad [R, 2] @ weight [2, D]."""
+    for r in range(grad.shape[0]):
+        for d in range(weight.shape[1]):
+            out[r, d] = grad[r, 0] * weight[0, d] + grad[r, 1] * weight[1, d]
+
+
+@compiled
+def _gemm(x: Any, weight: Any, out: Any, rows: int, columns: int, inner: int, transpose: bool, beta: Any) -> None:
+    # BLAS counts by columns, so that it sees every matrix transposed: out^T = op(weight) @ x^T.
+    sizes = np.array([columns, rows, inner, inner if transpose else columns], np.int32)
+    factors = np.array([1, beta], np.float32)
+    letters = np.array([ord("T") if transpose else ord("N"), ord("N")], np.uint8)
+    _sgemm(
+        letters.ctypes.data,
+        letters.ctypes.data + 1,
+        sizes.ctypes.data,
+        sizes.ctypes.data + 4,
+        sizes.ctypes.data + 8,
+        factors.ctypes.data,
+        weight.ctypes.data,
+        sizes.ctypes.data + 12,
+        x.ctypes.data,
+        sizes.ctypes.data + 8,
+        factors.ctypes.data + 4,
+        out.ctypes.data,
+        sizes.ctypes.data,
+    )
+
+
+# --- Elementwise functions, to single precision and without a call, so that loops over them are vectorised -----------
+
+
+def _float_of_bits(typing_context: Any, bits: Any) -> Any:
+    """The float32 whose representation is that of an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+_as_float: Any = intrinsic(_float_of_bits)
+
+
+@compiled_as_written
+def exp(x: Any) -> Any:
+    """e^x by 2^n times a polynomial (Cephes' coefficients), for x cut to [-87, 88]."""
+    cut = min(max(x, np.float32(-87)), np.float32(88))
+    n = np.float32(math.floor(cut * np.float32(1.44269504) + np.float32(0.5)))
+    r = cut - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    result = (p * r * r + r + np.float32(1)) * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+    return result if x == x else x  # NaN stays NaN
+
+
+@compiled_as_written
+def tanh(x: Any) -> Any:
+    """A polynomial near 0, where the other form would cancel (Cephes' coefficients)."""
+    z = x * x
+    p = np.float32(-5.70498872745e-3)
+    p = p * z + np.float32(2.06390887954e-2)
+    p = p * z + np.float32(-5.37397155531e-2)
+    p = p * z + np.float32(1.33314422036e-1)
+    p = p * z + np.float32(-3.33332819422e-1)
+    near = p * z * x + x
+    far = np.float32(1) - np.float32(2) / (exp(np.float32(2) * abs(x)) + np.float32(1))
+    far = -far if x < np.float32(0) else far
+    result = near if z < np.float32(0.390625) else far
+    return result if x == x else x
+
+
+@compiled_as_written
+def sigmoid(x: Any) -> Any:
+    return np.float32(1) / (np.float32(1) + exp(-x))
+
+
+# --- Layer norm ------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def standardize(x: Any) -> Any:
+    """x [W] in place to mean 0 and deviation 1; returns 1 / deviation."""
+    width = x.shape[0]
+    total = np.float32(0)
+    for i in range(width):
+        total += x[i]
+    mean = total / np.float32(width)
+    squares = np.float32(0)
+    for i in range(width):
+        x[i] -= mean
+        squares += x[i] * x[i]
+    scale = np.float32(1) / np.sqrt(squares / np.float32(width) + EPSILON)
+    for i in range(width):
+        x[i] *= scale
+    return scale
+
+
+@compiled
+def scale_and_shift(standard: Any, gamma: Any, beta: Any, out: Any) -> None:
+    for i in range(standard.shape[0]):
+        out[i] = standard[i] * gamma[i] + beta[i]
+
+
+@compiled
+def layer_norm_backward(grad: Any, standard: Any, scale: Any, gamma: Any, grad_gamma: Any, grad_beta: Any) -> None:
+    """grad [W] of the norm's output, in place, to that of its input; adds the gradients of gamma and beta."""
+    width = grad.shape[0]
+    mean_grad, mean_product = np.float32(0), np.float32(0)
+    for i in range(width):
+        g = grad[i]
+        grad_gamma[i] += g * standard[i]
+        grad_beta[i] += g
+        g *= gamma[i]
+        grad[i] = g
+        mean_grad += g
+        mean_product += g * standard[i]
+    mean_grad /= np.float32(width)
+    mean_product /= np.float32(width)
+    for i in range(width):
+        grad[i] = scale * (grad[i] - mean_grad - standard[i] * mean_product)
+
+
+# --- Attention of the slots over slots and input ---------------------------------------------------------------------
+
+
+# A row is taken before a part of it: only so does the compiler know that the part's numbers lie side by side.
+
+
+@compiled
+def attend(qkv: Any, weights: Any, out: Any, heads: int, key: int) -> None:
+    """qkv [N, Q], normalised -> weights [heads, S, N] and out [S, D], what each slot gathers."""
+    rows, width = qkv.shape[0], qkv.shape[1] // heads
+    size = width - 2 * key
+    scale = np.float32(1) / np.sqrt(np.float32(key))
+    for h in range(heads):
+        q, k, v = h * width, h * width + key, h * width + 2 * key
+        for i in range(weights.shape[1]):
+            scores, query = weights[h, i], qkv[i][q : q + key]
+            for j in range(rows):
+                scores[j] = scale * _dot(query, qkv[j][k : k + key])
+            _softmax(scores)
+            gathered = out[i][h * size : (h + 1) * size]
+            gathered[:] = np.float32(0)
+            for j in range(rows):
+                _add_scaled(scores[j], qkv[j][v : v + size], gathered)
+
+
+@compiled
+def _dot(x: Any, y: Any) -> Any:
+    total = np.float32(0)
+    for c in range(x.shape[0]):
+        total += x[c] * y[c]
+    return total
+
+
+@compiled
+def _softmax(scores: Any) -> None:
+    largest = scores[0]
+    for j in range(1, scores.shape[0]):
+        largest = max(largest, scores[j])
+    total = np.float32(0)
+    for j in range(scores.shape[0]):
+        scores[j] = exp(scores[j] - largest)
+        total += scores[j]
+    for j in range(scores.shape[0]):
+        scores[j] /= total
+
+
+@compiled
+def _add_scaled(factor: Any, x: Any, out: Any) -> None:
+    for c in range(x.shape[0]):
+        out[c] += factor * x[c]
+
+
+@compiled
+def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, heads: int, key: int) -> None:
+    """grad [S, D] of what `attend` gave -> grad_qkv [N, Q]."""
+    rows, width = qkv.shape[0], qkv.shape[1] // heads
+    size = width - 2 * key
+    scale = np.float32(1) / np.sqrt(np.float32(key))
+    grad_qkv[:] = np.float32(0)
+    grad_weights = np.empty(rows, np.float32)
+    for h in range(heads):
+        q, k, v = h * width, h * width + key, h * width + 2 * key
+        for i in range(weights.shape[1]):
+            grad_gathered = grad[i][h * size : (h + 1) * size]
+            expected = np.float32(0)
+            for j in range(rows):
+                grad_weights[j] = _dot(grad_gathered, qkv[j][v : v + size])
+                _add_scaled(weights[h, i, j], grad_gathered, grad_qkv[j][v : v + size])
+                expected += weights[h, i, j] * grad_weights[j]
+            for j in range(rows):
+                grad_score = weights[h, i, j] * (grad_weights[j] - expected) * scale
+                _add_scaled(grad_score, qkv[j][k : k + key], grad_qkv[i][q : q + key])
+                _add_scaled(grad_score, qkv[i][q : q + key], grad_qkv[j][k : k + key])
