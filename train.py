@@ -1,12 +1,11 @@
 """Train an agent: `python train.py` for the quick start, `--config configs/NAME.yaml` for anything else."""
 
 import sys
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from agents.config import AgentRun
@@ -26,6 +25,7 @@ def main(arguments: list[str]) -> int:
 
     import gymnasium  # heavy imports wait until the arguments are known to be good
 
+    from agents.replicas import ReplicaError
     from agents.training import Training
     from rmc_rl.checkpoint import CheckpointError
     from rmc_rl.run_folder import RunFolder
@@ -34,8 +34,7 @@ def main(arguments: list[str]) -> int:
         if resume:
             training = Training.resume(config, RunFolder.open(resume))
         else:
-            config_text = yaml.safe_dump(asdict(config), sort_keys=False)
-            training = Training.start(config, Path("runs", str(config.name)), config_text)
+            training = Training.start(config, Path("runs", str(config.name)))
     except (ValueError, TypeError, NotImplementedError, ImportError, OSError, gymnasium.error.Error) as error:
         return fail(error, code=2)
 
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> int:
     print(f"run folder: {folder}")
     try:
         evaluation = training.run()
-    except (FloatingPointError, CheckpointError, OSError) as error:  # OSError: a full disk
+    except (FloatingPointError, ReplicaError, CheckpointError, OSError) as error:  # OSError: a full disk
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
     except KeyboardInterrupt:  # a second one while training, or the first while evaluating
         return fail(f"interrupted; {last_checkpoint(training.folder)}", code=130)
@@ -93,7 +92,7 @@ def check_values(values: Namespace, resume: str | None) -> None:
         if is_dataclass(field.type) and not isinstance(values[field.name], Namespace):
             raise ValueError(f"{field.name} must hold settings, as in {field.name}: {{KEY: VALUE}}")
     for key, value in values.items():
-        if value is None and key not in ("config", "resume", "name"):
+        if value is None and key not in ("config", "resume", "name", "replicas"):
             raise ValueError(f"{key} must have a value, got null")
 
 

@@ -19,6 +19,7 @@ from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
 
+from . import replicas
 from .actor import Actor
 from .hyperparameters import Hyperparameters
 from .learner import Learner
@@ -119,17 +120,19 @@ class A2C(BaseAlgorithm):
         """Train for at least `total_timesteps` environment steps, all environments together.
 
         Callbacks run once per vector step; one that says stop ends training before the next update. The log is
-        written every `log_interval` updates, under Stable-Baselines3's names.
+        written every `log_interval` updates, under Stable-Baselines3's names. In a group of `agents.replicas` all
+        replicas learn together, each on its own environments.
         """
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         actor = self._prepare_actor()
+        replicas.share_parameters(self.policy)
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
             trajectory = actor.unroll(lambda *step: self._on_step(callback, *step))
-            if trajectory is None:
+            if not replicas.agree(trajectory is not None) or trajectory is None:
                 break
             callback.on_rollout_end()
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -158,7 +161,7 @@ class A2C(BaseAlgorithm):
         dones: NDArray[np.bool_],
         infos: list[dict[str, Any]],
     ) -> bool:
-        self.num_timesteps += self.n_envs
+        self.num_timesteps += self.n_envs * replicas.count()
         self._update_info_buffer(infos, dones)
         callback.update_locals(locals())
         return callback.on_step()

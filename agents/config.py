@@ -85,8 +85,11 @@ class AgentRun:
     """Environment steps to train for, all environments together."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU if there is one."""
+    replicas: int | None = None
+    """Processes that share the environments and average their gradients; null: one a core, of 32 environments or more
+    each; one in all on an accelerator."""
     threads: int = 1
-    """Threads of one operation. More pay for large networks only, and cost dearly where other programs run."""
+    """Threads of one operation in each process. More replicas use cores better than more threads do."""
     checkpoint_minutes: float = 2.0
     """Minutes between two checkpoints."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -101,6 +104,11 @@ class AgentRun:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
         check_at_least("threads", self.threads, 1)
+        if self.replicas is not None:
+            check_at_least("replicas", self.replicas, 1)
+            if self.environment.num_envs % self.replicas:
+                num_envs = self.environment.num_envs
+                raise ValueError(f"replicas must divide environment.num_envs, {num_envs}, got {self.replicas}")
         check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rmc_rl.network import RecurrentActorCritic
 
+from . import replicas
 from .hyperparameters import Hyperparameters
 from .losses import entropy_loss, normalize, policy_gradient_loss, value_loss
 from .trajectory import Trajectory
@@ -30,6 +31,7 @@ class Learner:
         loss, metrics = self.loss(trajectory)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        replicas.average_gradients(self.network)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         if not norm.isfinite():
             raise FloatingPointError("the gradient is not finite (NaN or infinite)")
@@ -56,7 +58,7 @@ class Learner:
             lam=settings.gae_lambda,
         )
         if settings.normalize_advantages:
-            advantages = normalize(advantages)
+            advantages = normalize(advantages, replicas.average)
         parts = {
             "policy_loss": policy_gradient_loss(log_probs, advantages),
             "value_loss": value_loss(values, vs),

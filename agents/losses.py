@@ -1,5 +1,7 @@
 """The parts of the actor-critic loss: pure functions, each a mean over time and batch."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 
@@ -18,6 +20,12 @@ def entropy_loss(entropies: Tensor) -> Tensor:
     return -entropies.mean()
 
 
-def normalize(advantages: Tensor) -> Tensor:
-    """Advantages of any shape, shifted and scaled to mean 0 and deviation 1 over all of them."""
-    return (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+def normalize(advantages: Tensor, average: Callable[[Tensor], Tensor] = lambda mean: mean) -> Tensor:
+    """Advantages of any shape, shifted and scaled to mean 0 and deviation 1 over all of them.
+
+    Args:
+        advantages: this replica's.
+        average: turns a mean over this replica's into the mean over all replicas'.
+    """
+    centred = advantages - average(advantages.mean())
+    return centred / (average(centred.square().mean()).sqrt() + 1e-8)

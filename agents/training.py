@@ -1,14 +1,19 @@
 """One training run of an agent, from its configuration to its final score."""
 
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.checkpoint import CheckpointError
@@ -19,6 +24,7 @@ from .a2c import A2C
 from .callbacks import BestModel, Checkpoint, Progress, StopOnSignal
 from .config import AgentRun, EnvironmentConfig
 from .evaluate import Evaluation, evaluate
+from .replicas import replicated
 from .video import record_policy
 from .watch import make_watched_env
 
@@ -27,6 +33,7 @@ BEST_MODEL_SEED = 1_000_000
 FINAL_SEED = 2_000_000
 VIDEO_SEED = 3_000_000
 MOST_EVALUATION_ENVS = 128
+FEWEST_ENVS_OF_A_REPLICA = 32
 
 
 @dataclass
@@ -36,9 +43,11 @@ class Training:
     config: AgentRun
     folder: RunFolder
     agent: A2C
+    checkpoint: Path | None = None
+    """Where the agent comes from; None for a new one."""
 
     @classmethod
-    def start(cls, config: AgentRun, path: Path, config_text: str) -> "Training":
+    def start(cls, config: AgentRun, path: Path) -> "Training":
         """A new run in a new folder at `path`; nothing is written unless all parts could be made.
 
         Raises:
@@ -46,17 +55,9 @@ class Training:
             TypeError: an argument that the environment, the core or the encoder does not have.
             gymnasium.error.Error: what an environment says of its arguments.
         """
-        check_device(config.device)
-        torch.set_num_threads(config.threads)
-        agent = A2C(
-            config.policy.name,
-            make_envs(config.environment, config.environment.num_envs),
-            policy_kwargs=config.policy.kwargs(),
-            seed=config.seed,
-            device=config.device,
-            **vars(config.agent),
-        )
-        return cls(config, RunFolder.create(path, config_text), agent)
+        config = resolve_replicas(config)
+        agent = make_agent(config)
+        return cls(config, RunFolder.create(path, yaml.safe_dump(asdict(config), sort_keys=False)), agent)
 
     @classmethod
     def resume(cls, config: AgentRun, folder: RunFolder) -> "Training":
@@ -66,13 +67,11 @@ class Training:
             RunFolderError: there is none.
             ValueError, TypeError, gymnasium.error.Error: as for `start`.
         """
-        check_device(config.device)
-        torch.set_num_threads(config.threads)
-        env = make_envs(config.environment, config.environment.num_envs)
+        config = resolve_replicas(config)
         failures = []
         for checkpoint in folder.checkpoints():
             try:
-                agent = A2C.load(checkpoint, env, device=config.device, **vars(config.agent))
+                agent = make_agent(config, checkpoint)
             except CheckpointError as error:
                 failures.append((checkpoint, error))
                 continue
@@ -80,10 +79,7 @@ class Training:
                 # Set aside, or it would count as the newest, and better ones would be dropped for it.
                 print(f"warning: {failure}; it is renamed to {path.stem}.damaged", file=sys.stderr)
                 path.rename(path.with_suffix(".damaged"))
-            # With the run's own seed, the games it began with would be played again.
-            sequence = np.random.SeedSequence([config.seed, agent.num_timesteps])
-            agent.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
-            return cls(config, folder, agent)
+            return cls(config, folder, agent, checkpoint)
         reason = "; ".join(str(error) for _, error in failures) or "it was stopped before its first one"
         raise RunFolderError(f"{folder.path} has no checkpoint to go on from: {reason}")
 
@@ -92,6 +88,7 @@ class Training:
 
         Raises:
             FloatingPointError: something was not finite; the last checkpoint is kept.
+            ReplicaError: another process of the run was killed.
             CheckpointError: a checkpoint could not be written.
         """
         stop = StopOnSignal()
@@ -113,8 +110,10 @@ class Training:
         if settings.interval:
             env = make_envs(self.config.environment, min(settings.episodes, MOST_EVALUATION_ENVS))
             callbacks.append(BestModel(self.folder, env, settings.interval, settings.episodes, BEST_MODEL_SEED))
-        with closing(progress):
-            self.agent.learn(max(0, total - self.agent.num_timesteps), callbacks, reset_num_timesteps=False)
+        left = max(0, total - self.agent.num_timesteps)
+        number = self.config.replicas if left and self.config.replicas else 1
+        with closing(progress), replicated(number, partial(prepare_replica, self.config, self.checkpoint)):
+            self.agent.learn(left, callbacks, reset_num_timesteps=False)
 
     def _evaluate(self) -> Evaluation:
         settings = self.config.evaluation
@@ -138,6 +137,51 @@ class Training:
         path = str(self.folder.path)
         formats = [make_output_format("csv", path, self.folder.log_suffix()), make_output_format("tensorboard", path)]
         return Logger(path, formats)
+
+
+def resolve_replicas(config: AgentRun) -> AgentRun:
+    """The configuration with a number of replicas; as many as the cores are good for if it has none."""
+    check_device(config.device)
+    if config.replicas is not None:
+        return config
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_envs, most = config.environment.num_envs, cores // config.threads
+    fitting = [n for n in range(1, most + 1) if num_envs % n == 0 and num_envs // n >= FEWEST_ENVS_OF_A_REPLICA]
+    on_cpu = get_device(config.device).type == "cpu"
+    return replace(config, replicas=max(fitting, default=1) if on_cpu else 1)
+
+
+def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) -> A2C:
+    """The agent of one replica, with its share of the environments: new, or as it was at a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        ValueError, TypeError, gymnasium.error.Error: as `Training.start`.
+    """
+    torch.set_num_threads(config.threads)
+    num_envs = config.environment.num_envs // (config.replicas or 1)
+    env = make_envs(config.environment, num_envs)
+    if checkpoint is None:
+        return A2C(
+            config.policy.name,
+            env,
+            policy_kwargs=config.policy.kwargs(),
+            seed=config.seed + rank * num_envs,  # row i of all environments starts from seed + i, whoever has it
+            device=config.device,
+            **vars(config.agent),
+        )
+    agent = A2C.load(checkpoint, env, device=config.device, **vars(config.agent))
+    # With the run's own seed, the games it began with would be played again.
+    sequence = np.random.SeedSequence([config.seed, agent.num_timesteps, rank])
+    agent.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
+    return agent
+
+
+def prepare_replica(config: AgentRun, checkpoint: Path | None, rank: int) -> Callable[[], object]:
+    """What another process than the first does: nothing but learn."""
+    agent = make_agent(config, checkpoint, rank)
+    agent.set_logger(Logger(None, []))
+    return partial(agent.learn, config.total_timesteps - agent.num_timesteps, reset_num_timesteps=False)
 
 
 def check_device(name: str) -> None:

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -46,7 +45,7 @@ def config(total_timesteps: int = 5 * UPDATE, interval: int = 0) -> AgentRun:
 
 @pytest.fixture
 def training(tmp_path: Path) -> Training:
-    return Training.start(config(), tmp_path / "run", yaml.safe_dump({"name": "run"}))
+    return Training.start(config(), tmp_path / "run")
 
 
 @pytest.fixture
@@ -287,7 +286,7 @@ def test_resuming_plays_new_games_and_can_be_repeated(training: Training) -> Non
         assert isinstance(observation, dict)
         return observation["observation"]
 
-    begun = first_games(Training.start(training.config, training.folder.path.with_name("other"), ""))
+    begun = first_games(Training.start(training.config, training.folder.path.with_name("other")))
     np.testing.assert_array_equal(first_games(training), begun)
     training.agent.save(training.folder.checkpoint(0))
     resumed = first_games(Training.resume(training.config, training.folder))
@@ -314,7 +313,7 @@ def test_nothing_is_written_unless_all_parts_can_be_made(tmp_path: Path) -> None
     """A run that could never begin leaves no folder that is in the way of the next try."""
     bad = AgentRun(environment=ENVIRONMENT, policy=PolicyConfig(core_kwargs={"mem_slots": 0}), device="cpu")
     with pytest.raises(ValueError, match="mem_slots"):
-        Training.start(bad, tmp_path / "run", "")
+        Training.start(bad, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

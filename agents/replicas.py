@@ -1,0 +1,157 @@
+"""Replicas: processes that act and learn in lock step, each on its share of the environments.
+
+Their gradients are averaged before every step of the optimizer, so that N replicas of M / N environments learn what one
+process of M would. The functions speak for this process in `torch.distributed`'s group; without one, it is alone.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+SECONDS_TO_END = 10.0
+
+
+class ReplicaError(RuntimeError):
+    """A replica ended before its time."""
+
+
+def count() -> int:
+    """How many replicas there are, this one included."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average(tensor: Tensor) -> Tensor:
+    """The mean over all replicas of a tensor that each of them has."""
+    if count() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / count()
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Replace the module's gradients by their means over all replicas."""
+    if count() == 1:
+        return
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    averages = average(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = torch.split(averages, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, parts, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def share_parameters(module: nn.Module) -> None:
+    """Give all replicas the parameters of the first."""
+    if count() > 1:
+        for parameter in module.parameters():
+            dist.broadcast(parameter.data, src=0)
+
+
+def agree(decision: bool) -> bool:
+    """What the first replica has decided."""
+    if count() == 1:
+        return decision
+    message = torch.tensor(decision)
+    dist.broadcast(message, src=0)
+    return bool(message)
+
+
+@contextmanager
+def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> Iterator[None]:
+    """While inside, this process is the first of `number` replicas.
+
+    Args:
+        number: of replicas, 1 for this process alone.
+        prepare: run in each of the others, with its rank; what it returns is run once all are ready. It must be
+            picklable.
+
+    Raises:
+        ReplicaError: a replica was killed.
+        Exception: whatever a replica raised.
+    """
+    if number == 1:
+        yield
+        return
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        store = os.path.join(folder, "store")
+        others: list[tuple[BaseProcess, Connection]] = []
+        try:
+            for rank in range(1, number):
+                here, there = context.Pipe()
+                other = context.Process(target=_replica, args=(rank, number, store, prepare, there), daemon=True)
+                other.start()
+                there.close()
+                others.append((other, here))
+            _await_ready(others)
+            _join_group(0, number, store)
+            yield
+        except RuntimeError as error:  # what torch.distributed says, among others, when another replica is gone
+            reason = _reason(others)
+            if reason is None:
+                raise
+            raise reason from error
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            for process, _ in others:
+                process.join(SECONDS_TO_END)
+                process.kill()
+
+
+def _replica(
+    rank: int, number: int, store: str, prepare: Callable[[int], Callable[[], object]], connection: Connection
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first replica decides
+    try:
+        work = prepare(rank)
+        connection.send(None)
+        _join_group(rank, number, store)
+        work()
+    except Exception as error:
+        connection.send(error)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join_group(rank: int, number: int, store: str) -> None:
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # they are all on this machine
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=number)
+
+
+def _await_ready(others: list[tuple[BaseProcess, Connection]]) -> None:
+    for process, connection in others:
+        wait([connection, process.sentinel])
+        message: Any = connection.recv() if connection.poll() else None
+        if isinstance(message, Exception):
+            raise message
+        if not process.is_alive():
+            raise ReplicaError(f"a replica ended at its start, with exit code {process.exitcode}")
+
+
+def _reason(others: list[tuple[BaseProcess, Connection]]) -> Exception | None:
+    """Why replicas are gone: what one of them raised, or how it ended."""
+    for process, connection in others:
+        process.join(1.0)
+        try:
+            message: Any = connection.recv() if connection.poll() else None
+        except EOFError:
+            message = None
+        if isinstance(message, Exception):
+            return message
+        if process.exitcode:
+            return ReplicaError(f"replica {process.name} ended with exit code {process.exitcode}")
+    return None
