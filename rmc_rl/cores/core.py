@@ -1,12 +1,14 @@
 """What a recurrent core is, and the one place where a state is reset."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
+UnrollPath = Literal["fused", "loop"]
 
 
 def reset_state(starts: Tensor, initial_state: State, state: State) -> State:
@@ -48,6 +50,8 @@ class Core(nn.Module, ABC):
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Run the core over T steps; the state is not detached on the way.
 
+        By default `unroll_loop`, which defines what any other way must give.
+
         Args:
             x: [T, B, input_size].
             state: the state before step 0, leaves [B, ...].
@@ -56,6 +60,18 @@ class Core(nn.Module, ABC):
         Returns:
             outputs [T, B, output_size] and the state after the last step.
         """
+        return self.unroll_loop(x, state, starts)
+
+    def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
+        """Which way `unroll` goes for these tensors.
+
+        `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU, where torch's
+        library offers its matrix product to others. `"loop"`: step by step, for everything else.
+        """
+        return "loop"
+
+    def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """The loop over `forward`, with a reset before every step."""
         initial_state = self.initial_state(x.shape[1])
         outputs = []
         for x_t, starts_t in zip(x, starts, strict=True):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .core import Core, State, check_positive
+from .core import Core, State, UnrollPath, check_positive
 
 
 class GRU(Core):
@@ -24,3 +24,18 @@ class GRU(Core):
         (h,) = state
         h = self.cell(x, h)
         return h, (h,)
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """As `Core.unroll`, on the path that `unroll_path` names; both give the same numbers to float32's precision."""
+        if self.unroll_path(x, state) == "loop":
+            return self.unroll_loop(x, state, starts)
+        from .fused_gated import unroll_gru
+
+        (h,) = state
+        outputs = unroll_gru(self, x, h, starts)
+        return outputs, (outputs[-1],)
+
+    def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
+        from .native import compiled_code_applies  # only now: the compiler behind it takes its time to import
+
+        return "fused" if compiled_code_applies(x, *state, self.cell.weight_hh) else "loop"

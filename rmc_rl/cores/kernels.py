@@ -48,8 +48,8 @@ class Weights(NamedTuple):
     qkv_beta: Any  # [Q]
     attention_gamma: Any  # [D]
     attention_beta: Any  # [D]
-    mlp: Any  # [L, D, D]
-    mlp_bias: Any  # [L, D]
+    mlp: Any  # L of [D, D]
+    mlp_bias: Any  # L of [D]
     mlp_gamma: Any  # [D]
     mlp_beta: Any  # [D]
     gates: Any  # [2 G, D], from the memory
@@ -171,20 +171,20 @@ def _add_attended(t: int, b: int, gathered: Any, weights: Any, saved: Any) -> No
 @compiled
 def _mlp(t: int, b0: int, b1: int, weights: Any, saved: Any, mixed: Any) -> None:
     """The MLP but for its last bias; mixed [rows, D]."""
-    last = weights.mlp.shape[0] - 1
+    last = len(weights.mlp) - 1
     for layer in range(last):
-        target = _rows(saved.hidden[layer + 1, t], b0, b1)
+        target, bias = _rows(saved.hidden[layer + 1, t], b0, b1), weights.mlp_bias[layer]
         linear(_rows(saved.hidden[layer, t], b0, b1), weights.mlp[layer], target)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
-                target[r, d] = max(target[r, d] + weights.mlp_bias[layer, d], np.float32(0))
+                target[r, d] = max(target[r, d] + bias[d], np.float32(0))
     linear(_rows(saved.hidden[last, t], b0, b1), weights.mlp[last], mixed)
 
 
 @compiled
 def _update(t: int, b: int, mixed: Any, gate_memory: Any, inputs: Any, weights: Any, saved: Any, outputs: Any) -> None:
     """The next memory from the MLP's output [S, D] and the memory's part of the gates [S, 2 G]."""
-    bias = weights.mlp_bias[weights.mlp.shape[0] - 1]
+    bias = weights.mlp_bias[len(weights.mlp) - 1]
     for s in range(mixed.shape[0]):
         row, gate = saved.candidates[t, b, s], saved.gates[t, b, s]
         for d in range(row.shape[0]):
@@ -235,7 +235,7 @@ def backward(
     grad_tanh = np.empty(((b1 - b0) * slots, size), np.float32)
     carried = _rows(grad_memory, b0, b1)  # the gradient of the memory after step t, then of that before it
     carried[:] = np.float32(0)
-    last = weights.mlp.shape[0] - 1
+    last = len(weights.mlp) - 1
     for t in range(steps - 1, -1, -1):
         for b in range(b0, b1):
             _update_backward(t, b, grad_outputs, grad_memory, weights, saved, grads, norm_grads)
@@ -270,7 +270,7 @@ def backward(
 def _update_backward(
     t: int, b: int, grad_outputs: Any, grad_memory: Any, weights: Any, saved: Any, grads: Any, norm_grads: Any
 ) -> None:
-    last = weights.mlp.shape[0] - 1
+    last = len(weights.mlp) - 1
     for s in range(grad_memory.shape[1]):
         carried, grad_candidate, standard = grad_memory[b, s], grads.mlp[last, t, b, s], saved.candidates[t, b, s]
         for d in range(carried.shape[0]):
@@ -294,7 +294,7 @@ def _update_backward(
 @compiled
 def _mlp_backward(t: int, b0: int, b1: int, weights: Any, saved: Any, grads: Any) -> None:
     """From the gradient of the last layer's output to those of the others'."""
-    for layer in range(weights.mlp.shape[0] - 1, 0, -1):
+    for layer in range(len(weights.mlp) - 1, 0, -1):
         target = _rows(grads.mlp[layer - 1, t], b0, b1)
         linear_backward(_rows(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
         activations = _rows(saved.hidden[layer, t], b0, b1)

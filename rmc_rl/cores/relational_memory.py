@@ -1,14 +1,14 @@
 """The Relational Memory Core (Santoro et al. 2018, arXiv 1806.01822, section 3)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .core import Core, State, check_positive, reset_state
+from .core import Core, State, UnrollPath, check_positive, reset_state
 
 GateStyle = Literal["unit", "memory"]
 
@@ -143,18 +143,14 @@ class RelationalMemory(Core):
         (memory,) = state
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
-        from .fused import FusedUnroll
+        from . import fused_relational_memory as fused
 
-        outputs = cast(Any, FusedUnroll).apply(self, starts, x, memory, *self.parameters())
-        return outputs, (outputs[-1].unflatten(1, memory.shape[1:]),)
+        outputs = fused.unroll(self, x, memory, starts)
+        return outputs, (outputs[-1].view_as(memory),)
 
-    def unroll_path(self, x: Tensor, state: State) -> Literal["fused", "loop"]:
-        """Which way `unroll` goes for these tensors.
-
-        `"fused"`: one compiled operation over all steps, for one block in float32 on the CPU, where torch's library
-        offers its matrix product to others. `"loop"`: step by step, for everything else.
-        """
-        from .fused import can_fuse  # only now: the compiler behind it takes its time to import
+    def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
+        """As `Core.unroll_path`; only one attention block can be fused."""
+        from .fused_relational_memory import can_fuse  # only now: the compiler behind it takes its time to import
 
         return "fused" if can_fuse(self, x, *state) else "loop"
 

@@ -1,4 +1,4 @@
-"""The fused unroll of the RMC: the same numbers as the loop, and taken whenever it can be."""
+"""The fused unrolls: the same numbers as the loop, and taken whenever they can be."""
 
 import math
 
@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmc_rl.cores import RelationalMemory, primitives
+from rmc_rl.cores import GRU, LSTM, RelationalMemory, primitives
+from rmc_rl.cores.native import Loan
 
 CONFIGURATIONS = st.fixed_dictionaries(
     {
@@ -19,16 +20,16 @@ CONFIGURATIONS = st.fixed_dictionaries(
         "forget_bias": st.sampled_from([1.0, -0.7]),
         "input_bias": st.sampled_from([0.0, 0.4]),
         "gate_style": st.sampled_from(["unit", "memory", None]),
-        "attention_mlp_layers": st.integers(1, 4),
+        "attention_mlp_layers": st.integers(1, 3),
         "key_size": st.none() | st.integers(1, 6),
     }
 )
 
 
-def _core(configuration, seed):
+def _core(configuration, seed, kind=RelationalMemory):
     """A core whose biases and layer norms are not at their trivial initial values."""
     torch.manual_seed(seed)
-    core = RelationalMemory(**configuration)
+    core = kind(**configuration)
     with torch.no_grad():
         for parameter in core.parameters():
             if parameter.dim() == 1:
@@ -38,16 +39,35 @@ def _core(configuration, seed):
 
 def _unroll_inputs(core, steps, batch_size):
     x = torch.randn(steps, batch_size, core.input_size, requires_grad=True)
-    memory = torch.randn(batch_size, core.mem_slots, core.size, requires_grad=True)
-    return x, memory, torch.rand(steps, batch_size) < 0.3
+    state = tuple(torch.randn_like(leaf).requires_grad_() for leaf in core.initial_state(batch_size))
+    return x, state, torch.rand(steps, batch_size) < 0.3
 
 
-def _outputs_and_gradients(core, unroll, x, memory, starts, seed):
-    outputs, (final,) = unroll(x, (memory,), starts)
+def _outputs_and_gradients(core, unroll, x, state, starts, seed):
+    outputs, last_state = unroll(x, state, starts)
     generator = torch.Generator().manual_seed(seed)
-    loss = (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
-    loss = loss + (final * torch.randn(final.shape, generator=generator).to(final)).sum()
-    return [outputs, final, *torch.autograd.grad(loss, [x, memory, *core.parameters()])]
+    loss = torch.zeros(())
+    for result in (outputs, *last_state):
+        loss = loss + (result * torch.randn(result.shape, generator=generator).to(result)).sum()
+    return [outputs, *last_state, *torch.autograd.grad(loss, [x, *state, *core.parameters()])]
+
+
+def _assert_equals_the_loop(core, steps, batch_size, seed, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, state, starts = _unroll_inputs(core, steps, batch_size)
+        assert core.unroll_path(x, state) == "fused"
+        fused = _outputs_and_gradients(core, core.unroll, x, state, starts, seed)
+        loop = _outputs_and_gradients(core, core.unroll_loop, x, state, starts, seed)
+        with torch.no_grad():
+            torch.testing.assert_close(core.unroll(x, state, starts)[0], fused[0], rtol=0, atol=0)
+        core.double()
+        x, *state = [tensor.detach().double().requires_grad_() for tensor in (x, *state)]
+        exact = _outputs_and_gradients(core, core.unroll_loop, x, tuple(state), starts, seed)
+        _assert_as_precise(fused, loop, exact)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _assert_as_precise(fused, loop, exact):
@@ -60,32 +80,36 @@ def _assert_as_precise(fused, loop, exact):
 
 @settings(max_examples=60, deadline=None)
 @given(CONFIGURATIONS, st.integers(1, 6), st.integers(1, 21), st.integers(0, 10_000), st.sampled_from([1, 2]))
-def test_equals_the_loop_forward_and_in_every_gradient(configuration, steps, batch_size, seed, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        core = _core(configuration, seed)
-        x, memory, starts = _unroll_inputs(core, steps, batch_size)
-        assert core.unroll_path(x, (memory,)) == "fused"
-        fused = _outputs_and_gradients(core, core.unroll, x, memory, starts, seed)
-        loop = _outputs_and_gradients(core, core.unroll_loop, x, memory, starts, seed)
-        core.double()
-        inputs = [tensor.detach().double().requires_grad_() for tensor in (x, memory)]
-        exact = _outputs_and_gradients(core, core.unroll_loop, *inputs, starts, seed)
-        _assert_as_precise(fused, loop, exact)
-    finally:
-        torch.set_num_threads(before)
+def test_rmc_equals_the_loop_forward_and_in_every_gradient(configuration, steps, batch_size, seed, threads):
+    _assert_equals_the_loop(_core(configuration, seed), steps, batch_size, seed, threads)
 
 
-def test_the_fused_path_is_really_taken(monkeypatch):
-    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=0)
-    x, memory, starts = _unroll_inputs(core, 4, 7)
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 11), st.integers(1, 7), st.integers(1, 21), st.integers(0, 10_000))
+def test_lstm_and_gru_equal_the_loop_forward_and_in_every_gradient(kind, inputs, units, steps, batch_size, seed):
+    core = _core({"input_size": inputs, "hidden_size": units}, seed, kind)
+    _assert_equals_the_loop(core, steps, batch_size, seed, threads=1 + seed % 2)
+
+
+CORES = [
+    (RelationalMemory, {"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}),
+    (LSTM, {"input_size": 3, "hidden_size": 7}),
+    (GRU, {"input_size": 3, "hidden_size": 7}),
+]
+every_core = pytest.mark.parametrize(("kind", "configuration"), CORES)
+
+
+@every_core
+def test_the_fused_path_is_really_taken(kind, configuration, monkeypatch):
+    core = _core(configuration, 0, kind)
+    x, state, starts = _unroll_inputs(core, 4, 7)
 
     def refuse(*arguments):
         raise AssertionError("the loop was taken")
 
     monkeypatch.setattr(core, "unroll_loop", refuse)
-    outputs, _ = core.unroll(x, (memory,), starts)
+    outputs, _ = core.unroll(x, state, starts)
     outputs.sum().backward()
 
 
@@ -100,36 +124,36 @@ def test_falls_back_to_the_loop(reason):
         core.unroll(x, core.initial_state(7), torch.zeros(4, 7, dtype=torch.bool))
 
 
-def test_two_unrolls_before_a_backward_do_not_share_memory():
-    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=1)
+@every_core
+def test_two_unrolls_before_a_backward_do_not_share_memory(kind, configuration):
+    core = _core(configuration, 1, kind)
     first, second = _unroll_inputs(core, 4, 7), _unroll_inputs(core, 4, 7)
-    expected = [torch.autograd.grad(core.unroll_loop(x, (m,), s)[0].sum(), x)[0] for x, m, s in (first, second)]
-    sums = [core.unroll(x, (m,), s)[0].sum() for x, m, s in (first, second)]
+    expected = [torch.autograd.grad(core.unroll_loop(x, state, s)[0].sum(), x)[0] for x, state, s in (first, second)]
+    sums = [core.unroll(x, state, s)[0].sum() for x, state, s in (first, second)]
     found = [torch.autograd.grad(total, x)[0] for total, (x, _, _) in zip(sums, (first, second), strict=True)]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_memory_is_used_again():
+@every_core
+def test_memory_is_used_again(kind, configuration):
     """A training loop must not grow: unrolls of one size take turns with one workspace."""
-    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}, seed=1)
-    from rmc_rl.cores.fused import Loan
-
+    core = _core(configuration, 1, kind)
     Loan.free.clear()
     for _ in range(5):
-        x, memory, starts = _unroll_inputs(core, 3, 8)
-        core.unroll(x, (memory,), starts)[0].sum().backward()
-        del x, memory, starts
+        x, state, starts = _unroll_inputs(core, 3, 8)
+        core.unroll(x, state, starts)[0].sum().backward()
     assert [len(workspaces) for workspaces in Loan.free.values()] == [1]
 
 
-def test_gradients_can_be_differentiated_again():
-    core = _core({"input_size": 3, "mem_slots": 2, "head_size": 4, "num_heads": 2}, seed=2)
-    x, memory, starts = _unroll_inputs(core, 3, 5)
+@every_core
+def test_gradients_can_be_differentiated_again(kind, configuration):
+    core = _core(configuration, 2, kind)
+    x, state, starts = _unroll_inputs(core, 3, 5)
 
     def second_derivatives(unroll):
-        (gradient,) = torch.autograd.grad(unroll(x, (memory,), starts)[0].square().sum(), x, create_graph=True)
-        return torch.autograd.grad(gradient.square().sum(), [x, *core.parameters()])
+        (gradient,) = torch.autograd.grad(unroll(x, state, starts)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, *state, *core.parameters()])
 
     for one, other in zip(second_derivatives(core.unroll), second_derivatives(core.unroll_loop), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max() + 1))

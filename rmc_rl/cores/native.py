@@ -1,0 +1,118 @@
+"""What the compiled unrolls share: when they apply, how they are divided among threads, and what to do otherwise."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from . import blas
+from .core import Core, State
+
+ROWS_PER_THREAD = 8
+"""A batch is divided among threads in parts of at least so many rows."""
+KEPT_SIZES = 8
+"""Memory for unrolls of so many sizes is kept."""
+Result = TypeVar("Result")
+Work = TypeVar("Work")
+
+
+def compiled_code_applies(*tensors: Tensor) -> bool:
+    """Whether compiled code can work on these: float32 on the CPU, really computed, here and now."""
+    return (
+        blas.AVAILABLE
+        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+        and all(tensor.numel() > 0 for tensor in tensors)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not cast(Any, torch.jit).is_tracing()
+    )
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's numbers, side by side."""
+    return tensor.detach().contiguous().numpy()
+
+
+def empty(*shape: int) -> NDArray[Any]:
+    """An array in torch's memory, which begins where a cache line does."""
+    return torch.empty(shape).numpy()
+
+
+class Loan(Generic[Work]):
+    """Memory that is allocated once: held for as long as this object lives, then free for the next loan of its key."""
+
+    free: ClassVar[OrderedDict[Hashable, list[Any]]] = OrderedDict()
+
+    def __init__(self, key: Hashable, allocate: Callable[[], Work]) -> None:
+        self.returns_to = self.free.setdefault(key, [])
+        self.free.move_to_end(key)
+        if len(self.free) > KEPT_SIZES:
+            self.free.popitem(last=False)
+        self.workspace: Work = self.returns_to.pop() if self.returns_to else allocate()
+
+    def __del__(self) -> None:
+        self.returns_to.append(self.workspace)
+
+
+def in_parts(batch: int, run: Callable[[int, int], Result]) -> list[Result]:
+    """Run(b0, b1) for parts of the batch, in as many threads as torch uses."""
+    count = min(torch.get_num_threads(), max(1, batch // ROWS_PER_THREAD))
+    if torch.get_num_threads() == 1:
+        return [run(0, batch)]
+    bounds = [batch * part // count for part in range(count + 1)]
+    return list(_threads(count).map(run, bounds[:-1], bounds[1:]))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    # The parts are independent, so that threads within one matrix product would only be in one another's way.
+    return ThreadPoolExecutor(count, "unroll", initializer=blas.one_thread_here)
+
+
+def must_loop(core: Core, parameters: Sequence[Tensor]) -> bool:
+    """Whether a gradient is to be had from the loop: one that is to be differentiated in its turn, or one of weights
+    that stood in for the core's own and are gone by now (`torch.func.functional_call`)."""
+    stood_in = any(p.data_ptr() != own.data_ptr() for p, own in zip(parameters, core.parameters(), strict=True))
+    return torch.is_grad_enabled() or stood_in
+
+
+def loop_gradients(
+    core: Core,
+    starts: Tensor,
+    x: Tensor,
+    state: State,
+    parameters: Sequence[Tensor],
+    grad_outputs: tuple[Tensor, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, state and parameters, by the loop, that can be differentiated again.
+
+    `grad_outputs` are those of the outputs and of as many leaves of the last state, from its end, as there are more.
+    """
+    with torch.enable_grad():
+        named = {f"core.{name}": p for (name, _), p in zip(core.named_parameters(), parameters, strict=True)}
+        results = torch.func.functional_call(_Loop(core), named, (x, state, starts))
+        inputs = (x, *state, *parameters)
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        results = (results[0], *results[len(results) - len(grad_outputs) + 1 :])
+        found = torch.autograd.grad(results, wanted, grad_outputs, create_graph=True)
+    by_input = dict(zip(wanted, found, strict=True))
+    return tuple(by_input.get(tensor) for tensor in inputs)
+
+
+class _Loop(nn.Module):
+    """A core's loop as a module's forward, for `functional_call`."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, ...]:
+        outputs, last_state = self.core.unroll_loop(x, state, starts)
+        return outputs, *last_state
