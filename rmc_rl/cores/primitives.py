@@ -111,18 +111,22 @@ def exp(x: Any) -> Any:
 
 @compiled_as_written
 def tanh(x: Any) -> Any:
-    """A polynomial near 0, where the other form would cancel (Cephes' coefficients)."""
-    z = x * x
-    p = np.float32(-5.70498872745e-3)
-    p = p * z + np.float32(2.06390887954e-2)
-    p = p * z + np.float32(-5.37397155531e-2)
-    p = p * z + np.float32(1.33314422036e-1)
-    p = p * z + np.float32(-3.33332819422e-1)
-    near = p * z * x + x
-    far = np.float32(1) - np.float32(2) / (exp(np.float32(2) * abs(x)) + np.float32(1))
-    far = -far if x < np.float32(0) else far
-    result = near if z < np.float32(0.390625) else far
-    return result if x == x else x
+    """A quotient of polynomials (coefficients as in the Eigen library), for x cut to where tanh is 1 in float32."""
+    cut = min(max(x, np.float32(-7.90531110763549805)), np.float32(7.90531110763549805))
+    z = cut * cut
+    p = np.float32(-2.76076847742355e-16)
+    p = p * z + np.float32(2.00018790482477e-13)
+    p = p * z + np.float32(-8.60467152213735e-11)
+    p = p * z + np.float32(5.12229709037114e-08)
+    p = p * z + np.float32(1.48572235717979e-05)
+    p = p * z + np.float32(6.37261928875436e-04)
+    p = p * z + np.float32(4.89352455891786e-03)
+    q = np.float32(1.19825839466702e-06)
+    q = q * z + np.float32(1.18534705686654e-04)
+    q = q * z + np.float32(2.26843463243900e-03)
+    q = q * z + np.float32(4.89352518554385e-03)
+    result = cut * p / q
+    return result if x == x else x  # NaN stays NaN
 
 
 @compiled_as_written
@@ -185,16 +189,24 @@ def layer_norm_backward(grad: Any, standard: Any, scale: Any, gamma: Any, grad_g
 @compiled
 def attend(qkv: Any, weights: Any, out: Any, heads: int, key: int) -> None:
     """qkv [N, Q], normalised -> weights [heads, S, N] and out [S, D], what each slot gathers."""
-    rows, width = qkv.shape[0], qkv.shape[1] // heads
+    rows, slots, width = qkv.shape[0], weights.shape[1], qkv.shape[1] // heads
     size = width - 2 * key
     scale = np.float32(1) / np.sqrt(np.float32(key))
+    flat = weights.reshape(heads * slots * rows)
     for h in range(heads):
-        q, k, v = h * width, h * width + key, h * width + 2 * key
-        for i in range(weights.shape[1]):
-            scores, query = weights[h, i], qkv[i][q : q + key]
+        q, k = h * width, h * width + key
+        for i in range(slots):
+            query, scores = qkv[i][q : q + key], flat[(h * slots + i) * rows : (h * slots + i + 1) * rows]
             for j in range(rows):
                 scores[j] = scale * _dot(query, qkv[j][k : k + key])
-            _softmax(scores)
+            _subtract_largest(scores)
+    for n in range(flat.shape[0]):  # all at once: a row is too short to be vectorised
+        flat[n] = exp(flat[n])
+    for h in range(heads):
+        v = h * width + 2 * key
+        for i in range(slots):
+            scores = flat[(h * slots + i) * rows : (h * slots + i + 1) * rows]
+            _divide_by_sum(scores)
             gathered = out[i][h * size : (h + 1) * size]
             gathered[:] = np.float32(0)
             for j in range(rows):
@@ -210,16 +222,22 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 @compiled
-def _softmax(scores: Any) -> None:
+def _subtract_largest(scores: Any) -> None:
     largest = scores[0]
     for j in range(1, scores.shape[0]):
         largest = max(largest, scores[j])
+    for j in range(scores.shape[0]):
+        scores[j] -= largest
+
+
+@compiled
+def _divide_by_sum(scores: Any) -> None:
     total = np.float32(0)
     for j in range(scores.shape[0]):
-        scores[j] = exp(scores[j] - largest)
         total += scores[j]
+    share = np.float32(1) / total
     for j in range(scores.shape[0]):
-        scores[j] /= total
+        scores[j] *= share
 
 
 @compiled
