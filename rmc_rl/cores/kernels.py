@@ -115,9 +115,8 @@ def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, s
             linear_of_two(_rows(saved.tanh_memories[t], b0, b1), weights.gates, gate_memory)
         for b in range(b0, b1):
             first = (b - b0) * slots
-            _update(
-                t, b, mixed[first : first + slots], gate_memory[first : first + slots], inputs, weights, saved, outputs
-            )
+            _open_gates(gate_memory[first : first + slots], inputs.gates[t, b], saved.gates[t, b])
+            _update(t, b, mixed[first : first + slots], weights, saved, outputs)
             if t + 1 < steps:
                 _begin(t + 1, b, outputs[t, b], inputs, saved)
 
@@ -143,29 +142,27 @@ def _begin(t: int, b: int, memory: Any, inputs: Any, saved: Any) -> None:
 @compiled
 def _project(t: int, b: int, inputs: Any, weights: Any, saved: Any, normal: Any) -> None:
     """Queries, keys and values of all rows [N, Q], normalised, from their projections."""
-    slots = normal.shape[0] - 1
+    slots, width = normal.shape[0] - 1, normal.shape[1]
+    rows, row, bias = saved.qkv[t, b], saved.qkv_input[t, b].reshape(1, width), weights.qkv_bias
     for s in range(slots):
-        row = saved.qkv[t, b, s]
-        for i in range(row.shape[0]):
-            row[i] += weights.qkv_bias[i]
-        saved.qkv_scales[t, b, s] = standardize(row)
-        scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[s])
-    row = saved.qkv_input[t, b]
-    for i in range(row.shape[0]):
-        row[i] = inputs.qkv[t, b, i]
-    saved.qkv_scales[t, b, slots] = standardize(row)
-    scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[slots])
+        for i in range(width):
+            rows[s, i] += bias[i]
+    row[0] = inputs.qkv[t, b]
+    standardize(rows, saved.qkv_scales[t, b])
+    standardize(row, saved.qkv_scales[t, b][slots:])
+    scale_and_shift(rows, weights.qkv_gamma, weights.qkv_beta, normal[:slots])
+    scale_and_shift(row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
 
 
 @compiled
 def _add_attended(t: int, b: int, gathered: Any, weights: Any, saved: Any) -> None:
     """The input of the MLP: memory plus what was gathered [S, D], normalised."""
-    for s in range(gathered.shape[0]):
-        row = saved.attended[t, b, s]
-        for d in range(row.shape[0]):
-            row[d] = saved.memories[t, b, s, d] + gathered[s, d]
-        saved.attended_scales[t, b, s] = standardize(row)
-        scale_and_shift(row, weights.attention_gamma, weights.attention_beta, saved.hidden[0, t, b, s])
+    rows, memory = saved.attended[t, b], saved.memories[t, b]
+    for s in range(rows.shape[0]):
+        for d in range(rows.shape[1]):
+            rows[s, d] = memory[s, d] + gathered[s, d]
+    standardize(rows, saved.attended_scales[t, b])
+    scale_and_shift(rows, weights.attention_gamma, weights.attention_beta, saved.hidden[0, t, b])
 
 
 @compiled
@@ -182,32 +179,44 @@ def _mlp(t: int, b0: int, b1: int, weights: Any, saved: Any, mixed: Any) -> None
 
 
 @compiled
-def _update(t: int, b: int, mixed: Any, gate_memory: Any, inputs: Any, weights: Any, saved: Any, outputs: Any) -> None:
-    """The next memory from the MLP's output [S, D] and the memory's part of the gates [S, 2 G]."""
-    bias = weights.mlp_bias[len(weights.mlp) - 1]
-    for s in range(mixed.shape[0]):
-        row, gate = saved.candidates[t, b, s], saved.gates[t, b, s]
-        for d in range(row.shape[0]):
-            row[d] = mixed[s, d] + bias[d] + saved.hidden[0, t, b, s, d]
-        saved.candidate_scales[t, b, s] = standardize(row)
-        for i in range(gate.shape[0]):
-            gate[i] = sigmoid(gate_memory[s, i] + inputs.gates[t, b, i])
-        _gated(row, weights.mlp_gamma, weights.mlp_beta, gate, saved.memories[t, b, s], outputs[t, b, s])
+def _open_gates(gate_memory: Any, gate_input: Any, gates: Any) -> None:
+    """gates [S, 2 G], between 0 and 1, from the memory's part [S, 2 G] and the input's [2 G]."""
+    for s in range(gates.shape[0]):
+        for i in range(gates.shape[1]):
+            gates[s, i] = gate_memory[s, i] + gate_input[i]
+    flat = gates.reshape(gates.shape[0] * gates.shape[1])
+    for n in range(flat.shape[0]):
+        flat[n] = sigmoid(flat[n])
 
 
 @compiled
-def _gated(standard: Any, gamma: Any, beta: Any, gate: Any, memory: Any, output: Any) -> None:
-    """output [D] = input gate * tanh(candidate) + forget gate * memory; the candidate itself without gates."""
-    size = standard.shape[0]
-    if gate.shape[0] == 0:
-        for d in range(size):
-            output[d] = standard[d] * gamma[d] + beta[d]
-    elif gate.shape[0] == 2:
-        for d in range(size):
-            output[d] = gate[0] * tanh(standard[d] * gamma[d] + beta[d]) + gate[1] * memory[d]
-    else:
-        for d in range(size):
-            output[d] = gate[d] * tanh(standard[d] * gamma[d] + beta[d]) + gate[size + d] * memory[d]
+def _update(t: int, b: int, mixed: Any, weights: Any, saved: Any, outputs: Any) -> None:
+    """The next memory from the MLP's output [S, D]."""
+    rows, residual, bias = saved.candidates[t, b], saved.hidden[0, t, b], weights.mlp_bias[len(weights.mlp) - 1]
+    for s in range(rows.shape[0]):
+        for d in range(rows.shape[1]):
+            rows[s, d] = mixed[s, d] + bias[d] + residual[s, d]
+    standardize(rows, saved.candidate_scales[t, b])
+    _mix_with_memory(rows, weights.mlp_gamma, weights.mlp_beta, saved.gates[t, b], saved.memories[t, b], outputs[t, b])
+
+
+@compiled
+def _mix_with_memory(standard: Any, gamma: Any, beta: Any, gates: Any, memory: Any, output: Any) -> None:
+    """output [S, D] = input gate * tanh(candidate) + forget gate * memory; the candidate itself without gates."""
+    slots, size = standard.shape
+    for s in range(slots):
+        if gates.shape[1] == 0:
+            for d in range(size):
+                output[s, d] = standard[s, d] * gamma[d] + beta[d]
+        elif gates.shape[1] == 2:
+            opened, kept = gates[s, 0], gates[s, 1]
+            for d in range(size):
+                output[s, d] = opened * tanh(standard[s, d] * gamma[d] + beta[d]) + kept * memory[s, d]
+        else:
+            opened_row, kept_row = gates[s][:size], gates[s][size:]
+            for d in range(size):
+                candidate = tanh(standard[s, d] * gamma[d] + beta[d])
+                output[s, d] = opened_row[d] * candidate + kept_row[d] * memory[s, d]
 
 
 # --- Its gradient ----------------------------------------------------------------------------------------------------
@@ -245,9 +254,9 @@ def backward(
         for b in range(b0, b1):
             grad_row = grad_mixed[(b - b0) * slots : (b - b0 + 1) * slots]
             _add_attended_backward(t, b, grad_row, grad_memory, weights, saved, norm_grads)
-            for s in range(slots):
-                scale_and_shift(saved.qkv[t, b, s], weights.qkv_gamma, weights.qkv_beta, normal[s])
-            scale_and_shift(saved.qkv_input[t, b], weights.qkv_gamma, weights.qkv_beta, normal[slots])
+            input_row = saved.qkv_input[t, b].reshape(1, normal.shape[1])
+            scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, normal[:slots])
+            scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
             attend_backward(grad_row, normal, saved.attention[t, b], grad_normal, heads, key)
             _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
         linear_backward(_rows(grads.qkv[t], b0, b1), weights.qkv, carried, True)
@@ -271,24 +280,28 @@ def _update_backward(
     t: int, b: int, grad_outputs: Any, grad_memory: Any, weights: Any, saved: Any, grads: Any, norm_grads: Any
 ) -> None:
     last = len(weights.mlp) - 1
-    for s in range(grad_memory.shape[1]):
-        carried, grad_candidate, standard = grad_memory[b, s], grads.mlp[last, t, b, s], saved.candidates[t, b, s]
-        for d in range(carried.shape[0]):
-            carried[d] += grad_outputs[t, b, s, d]
-        _gated_backward(
-            carried,
-            standard,
-            weights.mlp_gamma,
-            weights.mlp_beta,
-            saved.gates[t, b, s],
-            saved.memories[t, b, s],
-            grad_candidate,
-            grads.gates[t, b, s],
-        )
-        scale = saved.candidate_scales[t, b, s]
-        layer_norm_backward(
-            grad_candidate, standard, scale, weights.mlp_gamma, norm_grads.mlp_gamma, norm_grads.mlp_beta
-        )
+    carried, received, grad_candidate = grad_memory[b], grad_outputs[t, b], grads.mlp[last, t, b]
+    for s in range(carried.shape[0]):
+        for d in range(carried.shape[1]):
+            carried[s, d] += received[s, d]
+    _mix_with_memory_backward(
+        carried,
+        saved.candidates[t, b],
+        weights.mlp_gamma,
+        weights.mlp_beta,
+        saved.gates[t, b],
+        saved.memories[t, b],
+        grad_candidate,
+        grads.gates[t, b],
+    )
+    layer_norm_backward(
+        grad_candidate,
+        saved.candidates[t, b],
+        saved.candidate_scales[t, b],
+        weights.mlp_gamma,
+        norm_grads.mlp_gamma,
+        norm_grads.mlp_beta,
+    )
 
 
 @compiled
@@ -308,59 +321,62 @@ def _add_attended_backward(
     t: int, b: int, grad: Any, grad_memory: Any, weights: Any, saved: Any, norm_grads: Any
 ) -> None:
     """grad [S, D] of the MLP's input, in place, to that of what was gathered, which is also the memory's."""
+    layer_norm_backward(
+        grad,
+        saved.attended[t, b],
+        saved.attended_scales[t, b],
+        weights.attention_gamma,
+        norm_grads.attention_gamma,
+        norm_grads.attention_beta,
+    )
+    carried = grad_memory[b]
     for s in range(grad.shape[0]):
-        layer_norm_backward(
-            grad[s],
-            saved.attended[t, b, s],
-            saved.attended_scales[t, b, s],
-            weights.attention_gamma,
-            norm_grads.attention_gamma,
-            norm_grads.attention_beta,
-        )
         for d in range(grad.shape[1]):
-            grad_memory[b, s, d] += grad[s, d]
+            carried[s, d] += grad[s, d]
 
 
 @compiled
 def _project_backward(t: int, b: int, grad_normal: Any, weights: Any, saved: Any, grads: Any, norm_grads: Any) -> None:
-    slots = grad_normal.shape[0] - 1
-    for s in range(slots + 1):
-        grad = grad_normal[s]
-        standard = saved.qkv[t, b, s] if s < slots else saved.qkv_input[t, b]
-        scale = saved.qkv_scales[t, b, s]
-        layer_norm_backward(grad, standard, scale, weights.qkv_gamma, norm_grads.qkv_gamma, norm_grads.qkv_beta)
-        target = grads.qkv[t, b, s] if s < slots else grads.qkv_input[t, b]
-        for i in range(grad.shape[0]):
-            target[i] = grad[i]
+    """From the gradient of all rows' queries, keys and values [N, Q], in place, to those of their projections."""
+    slots, width = grad_normal.shape[0] - 1, grad_normal.shape[1]
+    gamma, grad_gamma, grad_beta = weights.qkv_gamma, norm_grads.qkv_gamma, norm_grads.qkv_beta
+    scales, input_row = saved.qkv_scales[t, b], saved.qkv_input[t, b].reshape(1, width)
+    layer_norm_backward(grad_normal[:slots], saved.qkv[t, b], scales, gamma, grad_gamma, grad_beta)
+    layer_norm_backward(grad_normal[slots:], input_row, scales[slots:], gamma, grad_gamma, grad_beta)
+    grads.qkv[t, b] = grad_normal[:slots]
+    grads.qkv_input[t, b] = grad_normal[slots]
 
 
 @compiled
-def _gated_backward(
-    grad: Any, standard: Any, gamma: Any, beta: Any, gate: Any, memory: Any, grad_candidate: Any, grad_gate: Any
+def _mix_with_memory_backward(
+    grad: Any, standard: Any, gamma: Any, beta: Any, gates: Any, memory: Any, grad_candidate: Any, grad_gates: Any
 ) -> None:
-    """grad [D] of the output, in place, to that of the memory; writes those of the candidate and of the gates."""
-    one, size = np.float32(1), standard.shape[0]
-    if gate.shape[0] == 0:
-        for d in range(size):
-            grad_candidate[d] = grad[d]
-            grad[d] = np.float32(0)
-    elif gate.shape[0] == 2:
-        opened, kept = gate[0], gate[1]
-        grad_opened, grad_kept = np.float32(0), np.float32(0)
-        for d in range(size):
-            g = grad[d]
-            candidate = tanh(standard[d] * gamma[d] + beta[d])
-            grad_opened += g * candidate
-            grad_kept += g * memory[d]
-            grad_candidate[d] = g * opened * (one - candidate * candidate)
-            grad[d] = g * kept
-        grad_gate[0] = grad_opened * opened * (one - opened)
-        grad_gate[1] = grad_kept * kept * (one - kept)
-    else:
-        for d in range(size):
-            g, opened, kept = grad[d], gate[d], gate[size + d]
-            candidate = tanh(standard[d] * gamma[d] + beta[d])
-            grad_gate[d] = g * candidate * opened * (one - opened)
-            grad_gate[size + d] = g * memory[d] * kept * (one - kept)
-            grad_candidate[d] = g * opened * (one - candidate * candidate)
-            grad[d] = g * kept
+    """grad [S, D] of the output, in place, to that of the memory; writes those of the candidate and of the gates."""
+    one, slots, size = np.float32(1), standard.shape[0], standard.shape[1]
+    for s in range(slots):
+        if gates.shape[1] == 0:
+            for d in range(size):
+                grad_candidate[s, d] = grad[s, d]
+                grad[s, d] = np.float32(0)
+        elif gates.shape[1] == 2:
+            opened, kept = gates[s, 0], gates[s, 1]
+            grad_opened, grad_kept = np.float32(0), np.float32(0)
+            for d in range(size):
+                g = grad[s, d]
+                candidate = tanh(standard[s, d] * gamma[d] + beta[d])
+                grad_opened += g * candidate
+                grad_kept += g * memory[s, d]
+                grad_candidate[s, d] = g * opened * (one - candidate * candidate)
+                grad[s, d] = g * kept
+            grad_gates[s, 0] = grad_opened * opened * (one - opened)
+            grad_gates[s, 1] = grad_kept * kept * (one - kept)
+        else:
+            opened_row, kept_row = gates[s][:size], gates[s][size:]
+            grad_opened_row, grad_kept_row = grad_gates[s][:size], grad_gates[s][size:]
+            for d in range(size):
+                g = grad[s, d]
+                candidate = tanh(standard[s, d] * gamma[d] + beta[d])
+                grad_opened_row[d] = g * candidate * opened_row[d] * (one - opened_row[d])
+                grad_kept_row[d] = g * memory[s, d] * kept_row[d] * (one - kept_row[d])
+                grad_candidate[s, d] = g * opened_row[d] * (one - candidate * candidate)
+                grad[s, d] = g * kept_row[d]

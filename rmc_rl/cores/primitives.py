@@ -138,46 +138,50 @@ def sigmoid(x: Any) -> Any:
 
 
 @compiled
-def standardize(x: Any) -> Any:
-    """x [W] in place to mean 0 and deviation 1; returns 1 / deviation."""
-    width = x.shape[0]
-    total = np.float32(0)
-    for i in range(width):
-        total += x[i]
-    mean = total / np.float32(width)
-    squares = np.float32(0)
-    for i in range(width):
-        x[i] -= mean
-        squares += x[i] * x[i]
-    scale = np.float32(1) / np.sqrt(squares / np.float32(width) + EPSILON)
-    for i in range(width):
-        x[i] *= scale
-    return scale
+def standardize(x: Any, scales: Any) -> None:
+    """Rows of x [R, W] in place to mean 0 and deviation 1; scales [R] are 1 / deviation."""
+    width = np.float32(x.shape[1])
+    for r in range(x.shape[0]):
+        total = np.float32(0)
+        for i in range(x.shape[1]):
+            total += x[r, i]
+        mean = total / width
+        squares = np.float32(0)
+        for i in range(x.shape[1]):
+            x[r, i] -= mean
+            squares += x[r, i] * x[r, i]
+        scale = np.float32(1) / np.sqrt(squares / width + EPSILON)
+        for i in range(x.shape[1]):
+            x[r, i] *= scale
+        scales[r] = scale
 
 
 @compiled
 def scale_and_shift(standard: Any, gamma: Any, beta: Any, out: Any) -> None:
-    for i in range(standard.shape[0]):
-        out[i] = standard[i] * gamma[i] + beta[i]
+    """The rest of a layer norm: out [R, W] = standard [R, W] * gamma [W] + beta [W]."""
+    for r in range(standard.shape[0]):
+        for i in range(standard.shape[1]):
+            out[r, i] = standard[r, i] * gamma[i] + beta[i]
 
 
 @compiled
-def layer_norm_backward(grad: Any, standard: Any, scale: Any, gamma: Any, grad_gamma: Any, grad_beta: Any) -> None:
-    """grad [W] of the norm's output, in place, to that of its input; adds the gradients of gamma and beta."""
-    width = grad.shape[0]
-    mean_grad, mean_product = np.float32(0), np.float32(0)
-    for i in range(width):
-        g = grad[i]
-        grad_gamma[i] += g * standard[i]
-        grad_beta[i] += g
-        g *= gamma[i]
-        grad[i] = g
-        mean_grad += g
-        mean_product += g * standard[i]
-    mean_grad /= np.float32(width)
-    mean_product /= np.float32(width)
-    for i in range(width):
-        grad[i] = scale * (grad[i] - mean_grad - standard[i] * mean_product)
+def layer_norm_backward(grad: Any, standard: Any, scales: Any, gamma: Any, grad_gamma: Any, grad_beta: Any) -> None:
+    """grad [R, W] of the norm's output, in place, to that of its input; adds the gradients of gamma and beta [W]."""
+    width = np.float32(grad.shape[1])
+    for r in range(grad.shape[0]):
+        mean_grad, mean_product = np.float32(0), np.float32(0)
+        for i in range(grad.shape[1]):
+            g = grad[r, i]
+            grad_gamma[i] += g * standard[r, i]
+            grad_beta[i] += g
+            g *= gamma[i]
+            grad[r, i] = g
+            mean_grad += g
+            mean_product += g * standard[r, i]
+        mean_grad /= width
+        mean_product /= width
+        for i in range(grad.shape[1]):
+            grad[r, i] = scales[r] * (grad[r, i] - mean_grad - standard[r, i] * mean_product)
 
 
 # --- Attention of the slots over slots and input ---------------------------------------------------------------------
