@@ -146,7 +146,7 @@ def _check_frame(frame: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
 
 def _command(path: str, suffix: str, shape: tuple[int, ...], fps: float) -> list[str]:
     # Loaded when first used: what only trains needs no ffmpeg.
-    from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     height, width = shape[:2]
     scale = max(1, SMALLEST_SIDE // min(height, width))

@@ -399,19 +399,28 @@ def test_a_seed_says_it_all() -> None:
 # ------------------------------------------------------------------------------------------------ stop and resume
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_and_resume(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "replicas"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, NUM_ENVS), (signal.SIGTERM, NUM_ENVS)],
+)
+def test_stop_and_resume(number: signal.Signals, replicas: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C and a job queue's SIGTERM lose nothing, and `--resume` learns what is left, no more."""
-    arguments = command("--config=tiny.yaml", "--total_timesteps=100_000_000", "--name=long", "--evaluation.interval=0")
+    shared = f"--replicas={replicas}"
+    long = ("--total_timesteps=100_000_000", "--name=long", "--evaluation.interval=0")
+    arguments = command("--config=tiny.yaml", shared, *long)
     checkpoints = Path("runs/long/checkpoints")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(arguments, text=True, env=environment(), **pipes) as process:  # type: ignore[call-overload]
+    group = {"text": True, "env": environment(), "start_new_session": True}
+    with subprocess.Popen(arguments, **group, **pipes) as process:  # type: ignore[call-overload]
         try:
             deadline = time.monotonic() + 60
             while len(list(checkpoints.glob("*.zip"))) < 2 and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             time.sleep(0.5)  # in the middle of whatever it does
-            process.send_signal(number)
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches all processes
+            else:
+                process.send_signal(number)
             stdout, stderr = process.communicate(timeout=30)
         finally:
             process.kill()
