@@ -1,6 +1,7 @@
 """Numba's compiler, with a sound cache, and with a word to the user when it is really at work."""
 
 import hashlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -38,9 +39,12 @@ def compiled(function: Function) -> Function:
 
 
 class _Notice(event.Listener):
-    """Says once that our functions are being compiled. Loading them from the cache is no such event."""
+    """Says once that our functions are being compiled. Loading them from the cache is no such event.
 
-    given = False
+    Processes that another one has started leave it to that one.
+    """
+
+    given = multiprocessing.parent_process() is not None
 
     def on_start(self, event: Any) -> None:
         if not self.given and event.data["dispatcher"].py_func.__module__.startswith(__package__):
