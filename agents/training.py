@@ -17,12 +17,13 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.policies import RecurrentPolicy
 from rmc_rl.run_folder import RunFolder, RunFolderError, to_json, write_text
 from rmc_rl.vec_env import make_vec_env
 
 from .a2c import A2C
 from .callbacks import BestModel, Checkpoint, Progress, StopOnSignal
-from .config import AgentRun, EnvironmentConfig
+from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
 from .replicas import replicated
 from .video import record_policy
@@ -171,10 +172,19 @@ def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) 
             **vars(config.agent),
         )
     agent = A2C.load(checkpoint, env, device=config.device, **vars(config.agent))
+    if not _is_policy(agent.policy, config.policy):
+        raise ValueError(f"policy must stay what it is in {checkpoint}: for another one, start a new run")
     # With the run's own seed, the games it began with would be played again.
     sequence = np.random.SeedSequence([config.seed, agent.num_timesteps, rank])
     agent.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
     return agent
+
+
+def _is_policy(policy: RecurrentPolicy, config: PolicyConfig) -> bool:
+    """Whether a policy is the configured one, but for its weights."""
+    kwargs = config.kwargs()
+    kwargs["core_kwargs"] = policy.default_core_kwargs | kwargs["core_kwargs"]
+    return type(policy).__name__ == config.name and policy.network_kwargs == kwargs
 
 
 def prepare_replica(config: AgentRun, checkpoint: Path | None, rank: int) -> Callable[[], object]:

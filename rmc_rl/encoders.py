@@ -69,6 +69,9 @@ class DictEncoder(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Dict, encoder: str = "auto", **encoder_kwargs: Any) -> None:
         for space in observation_space.values():
             _check_space(space)
+        has_image = any(map(_is_image, observation_space.values()))
+        if not has_image and (encoder == "grid" or (encoder == "auto" and encoder_kwargs)):
+            raise ValueError(f"encoder 'grid' and its arguments need an image in the Dict, got {observation_space}")
         encoders = {
             key: make_encoder(space, encoder, **encoder_kwargs)
             if _is_image(space) or encoder == "flat"

@@ -462,6 +462,15 @@ def test_resuming_takes_new_settings(copy: RunFolder) -> None:
     assert json.loads(copy.evaluation.read_text())["steps"] == 3300
 
 
+@pytest.mark.parametrize("other", ["--policy.name=LSTMPolicy", "--policy.core_kwargs.mem_slots=3"])
+def test_resuming_keeps_the_policy(copy: RunFolder, other: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another policy cannot go on from this one's weights: it is refused, and nothing changes."""
+    before = copy.model.read_bytes()
+    assert train.main(["--resume=runs/whole", "--total_timesteps=3300", other]) == 2
+    assert "policy must stay what it is in" in capsys.readouterr().err
+    assert copy.model.read_bytes() == before
+
+
 def test_a_damaged_checkpoint_is_passed_over(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that failed on the newest checkpoint does not cost the run; the user is told."""
     newest, older = copy.checkpoints()

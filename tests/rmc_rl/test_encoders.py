@@ -211,3 +211,11 @@ def test_unknown_names_and_arguments_are_rejected() -> None:
         make_encoder(image(5, 5, 6), kernels=3)
     with pytest.raises(ValueError, match="GridEncoder takes a Box of three dimensions"):
         make_encoder(spaces.Discrete(3), "grid")
+
+
+@pytest.mark.parametrize(("encoder", "arguments"), [("grid", {}), ("auto", {"channels": "last"})])
+def test_an_encoder_of_images_needs_an_image(encoder: str, arguments: dict[str, str]) -> None:
+    """What would have no effect is refused."""
+    space = spaces.Dict({"speed": spaces.Box(-1, 1, (3,)), "gear": spaces.Discrete(5)})
+    with pytest.raises(ValueError, match="need an image in the Dict"):
+        make_encoder(space, encoder, **arguments)
