@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rmc_rl.cores import GRU, LSTM, RelationalMemory, primitives
 from rmc_rl.cores.native import Loan
 
+# A layer norm of two or three numbers is close to a step: its gradients say nothing of precision.
 CONFIGURATIONS = st.fixed_dictionaries(
     {
         "input_size": st.integers(1, 9),
@@ -23,7 +24,7 @@ CONFIGURATIONS = st.fixed_dictionaries(
         "attention_mlp_layers": st.integers(1, 3),
         "key_size": st.none() | st.integers(1, 6),
     }
-)
+).filter(lambda drawn: drawn["num_heads"] * drawn["head_size"] > 3)
 
 
 def _core(configuration, seed, kind=RelationalMemory):
