@@ -1,7 +1,6 @@
 """One training run of an agent, from its configuration to its final score."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -101,7 +100,7 @@ class Training:
         checkpoint.save()
         if stop.requested:
             return None
-        shutil.copyfile(self.folder.checkpoint(self.agent.num_timesteps), self.folder.model)
+        self.agent.save(self.folder.model)
         return self._evaluate()
 
     def _learn(self, stop: StopOnSignal, checkpoint: Checkpoint) -> None:
