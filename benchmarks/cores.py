@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmc_rl.cores import LSTM, Core, RelationalMemory
+from rmc_rl.cores import LSTM, Core, RelationalMemory, blas
 
 from .plain_rmc import PlainRMC
 
@@ -30,26 +30,34 @@ MFLOP_A_FRAME = 9.4
 Work = Callable[[], object]
 
 
-def rmc_work(head_size: int, batch_size: int) -> tuple[Work, Work]:
-    """Ours and the rival's forward and backward of an RMC with memory gates."""
+def rmc_work(head_size: int, batch_size: int, precision: str = "fp32") -> tuple[Work, Work]:
+    """Ours and the rival's forward and backward of an RMC with memory gates; the rival's in float32."""
     core = RelationalMemory(INPUT_SIZE, SLOTS, head_size, HEADS, gate_style="memory")
     x, starts = make_inputs(batch_size)
-    assert core.unroll_path(x, core.initial_state(batch_size)) == "fused", "the compiled path is not available here"
     plain = PlainRMC(INPUT_SIZE, SLOTS, HEADS, head_size)
-    return core_work(core, x, starts), lambda: train(plain, plain.unroll(x, plain.initial_memory(batch_size), starts))
+    return core_work(core, x, starts, precision), lambda: train(
+        plain, plain.unroll(x, plain.initial_memory(batch_size), starts)
+    )
 
 
-def lstm_work(units: int, batch_size: int) -> tuple[Work, Work]:
-    """Ours and a loop over `nn.LSTMCell`."""
+def lstm_work(units: int, batch_size: int, precision: str = "fp32") -> tuple[Work, Work]:
+    """Ours and a loop over `nn.LSTMCell` in float32."""
     core = LSTM(INPUT_SIZE, units)
     x, starts = make_inputs(batch_size)
     state = core.initial_state(batch_size)
-    return core_work(core, x, starts), lambda: train(core, core.unroll_loop(x, state, starts))
+    return core_work(core, x, starts, precision), lambda: train(core, core.unroll_loop(x, state, starts))
 
 
-def core_work(core: Core, x: Tensor, starts: Tensor) -> Work:
+def core_work(core: Core, x: Tensor, starts: Tensor, precision: str = "fp32") -> Work:
     state = core.initial_state(x.shape[1])
-    return lambda: train(core, core.unroll(x, state, starts))
+
+    def work() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            assert "fused" in core.unroll_path(x, state), "the compiled path is not available here"
+            unrolled = core.unroll(x, state, starts)
+        train(core, unrolled)
+
+    return work
 
 
 def train(module: nn.Module, unrolled: tuple[Tensor, Any]) -> None:
@@ -117,6 +125,9 @@ def main(arguments: list[str]) -> None:
         torch.set_num_threads(threads)
         batches = (32, 64, 128, 256)
         compare("RMC 4 x 256", {batch: rmc_work(64, batch) for batch in batches}, options.rounds, MFLOP_A_FRAME)
+        if blas.BF16_IS_FAST:
+            compare("RMC 4 x 256, bf16", {b: rmc_work(64, b, "bf16") for b in batches}, options.rounds)
+            compare("LSTM 256, bf16", {64: lstm_work(256, 64, "bf16")}, options.rounds)
         compare("RMC 4 x 64", {batch: rmc_work(16, batch) for batch in batches}, options.rounds)
         compare("RMC 4 x 32", {32: rmc_work(8, 32)}, options.rounds)
         compare("LSTM 256", {64: lstm_work(256, 64)}, options.rounds)

@@ -27,6 +27,7 @@ from agents import A2C
 from agents.config import AgentRun, EnvironmentConfig
 from agents.replicas import replicated
 from agents.training import resolve_replicas
+from rmc_rl.cores import blas
 from rmc_rl.vec_env import make_vec_env
 
 CORES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -74,6 +75,7 @@ class Ours(NamedTuple):
     num_envs: int
     unroll_length: int
     number: int
+    precision: str = "fp32"
 
     def measure(self, seconds: float) -> Round:
         with replicated(self.number, partial(other_replica, self)):
@@ -99,7 +101,7 @@ class Ours(NamedTuple):
             self.num_envs // self.number,
             env_kwargs=ENVIRONMENT,
             previous_action_reward=True,
-            policy_kwargs={"core_kwargs": core_kwargs},
+            policy_kwargs={"core_kwargs": core_kwargs, "precision": self.precision},
             seed=0,
             device="cpu",
             unroll_length=self.unroll_length,
@@ -196,11 +198,12 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     config = AgentRun(replicas=options.replicas, environment=EnvironmentConfig(num_envs=options.num_envs))
     number = resolve_replicas(config).replicas or 1
-    candidates: dict[str, Candidate] = {
-        core: Ours(core, options.num_envs, options.unroll_length, number) for core in CORES
-    }
-    if options.rival:
-        candidates |= make_rivals(options.unroll_length, threads)
+    ours: dict[str, Candidate] = {}
+    for precision in ("fp32", "bf16") if blas.BF16_IS_FAST else ("fp32",):
+        for core in CORES:
+            name = core if precision == "fp32" else f"{core}, bf16"
+            ours[name] = Ours(core, options.num_envs, options.unroll_length, number, precision)
+    candidates = ours | (make_rivals(options.unroll_length, threads) if options.rival else {})
     rounds: dict[str, list[Round]] = {name: [] for name in candidates}
     for _ in range(options.rounds):
         for name, candidate in candidates.items():
@@ -209,9 +212,8 @@ def main(arguments: list[str]) -> None:
     best_rival = max((f["steps_per_second"] for name, f in found.items() if name.endswith("single")), default=None)
     settings = {"num_envs": options.num_envs, "unroll_length": options.unroll_length, "replicas": number}
     for name, each in found.items():
-        ours = name in CORES
-        ratio = {"ratio": round(each["steps_per_second"] / best_rival, 2)} if ours and best_rival else {}
-        print(json.dumps({"name": name, **(settings if ours else {}), **each, **ratio}), flush=True)
+        ratio = {"ratio": round(each["steps_per_second"] / best_rival, 2)} if name in ours and best_rival else {}
+        print(json.dumps({"name": name, **(settings if name in ours else {}), **each, **ratio}), flush=True)
 
 
 if __name__ == "__main__":

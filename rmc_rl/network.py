@@ -1,6 +1,7 @@
 """The recurrent actor-critic network: encoder, core and heads. Every policy and algorithm here wraps this one."""
 
-from typing import Any, NamedTuple, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from .cores import State, make_core
 from .cores.core import check_positive
 from .encoders import make_encoder
 
+Precision = Literal["fp32", "bf16"]
 Observation = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor, or a dict of them for a Dict space."""
 
@@ -37,6 +39,8 @@ class RecurrentActorCritic(nn.Module):
         encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
         encoder_kwargs: arguments of that encoder.
         embedding_size: width of the embedding, the core's input.
+        precision: of matrix products and convolutions but for the heads': `"fp32"`, or `"bf16"`, which rounds what they
+            multiply to bfloat16 (8 bits) and sums in float32. Parameters, states and outputs are float32 in both.
 
     Raises:
         ValueError: a space that the network cannot take, an unknown name, or a value that a part rejects.
@@ -51,9 +55,13 @@ class RecurrentActorCritic(nn.Module):
         encoder: str = "auto",
         encoder_kwargs: dict[str, Any] | None = None,
         embedding_size: int = 256,
+        precision: Precision = "fp32",
     ) -> None:
         check_positive(embedding_size=embedding_size)
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
         super().__init__()
+        self.precision = precision
         self.observation_space, self.action_space = observation_space, action_space
         self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
         self.embedding = nn.Linear(self.encoder.features_dim, embedding_size)
@@ -77,8 +85,11 @@ class RecurrentActorCritic(nn.Module):
             the heads' outputs at every step, and the state after the last.
         """
         num_steps, batch_size = starts.shape
-        x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
-        outputs, state = self.core.unroll(x, state, starts)  # [T, B, O]
+        with self._autocast(starts.device):
+            x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
+            outputs, next_state = self.core.unroll(x, state, starts)  # [T, B, O]
+        outputs = outputs.to(self.value_head.weight.dtype)
+        state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))
         return NetworkOutput(self.policy_head(outputs), self.value_head(outputs).squeeze(-1)), state
 
     def step(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
@@ -92,6 +103,9 @@ class RecurrentActorCritic(nn.Module):
         if self.log_std is not None:
             return cast(DiagGaussianDistribution, distribution).proba_distribution(policy, self.log_std)
         return distribution.proba_distribution(policy)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def _embed(self, observations: Observation) -> Tensor:
         """observations [N, ...] -> [N, embedding]; images become floats in [0, 1], discrete values one-hot."""

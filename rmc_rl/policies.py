@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .cores import State
-from .network import RecurrentActorCritic
+from .network import Precision, RecurrentActorCritic
 from .spaces import space_from_json, space_to_json
 
 NumpyState = tuple[NDArray[Any], ...]
@@ -32,6 +32,7 @@ class RecurrentPolicy(BasePolicy):
         encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
         encoder_kwargs: arguments of that encoder.
         embedding_size: width of the layer between encoder and core.
+        precision: of matrix products, `"fp32"` or `"bf16"`; see `RecurrentActorCritic`.
 
     Raises:
         ValueError: a space that the policy cannot take, or an illegal argument.
@@ -50,6 +51,7 @@ class RecurrentPolicy(BasePolicy):
         encoder: str = "auto",
         encoder_kwargs: dict[str, Any] | None = None,
         embedding_size: int = 256,
+        precision: Precision = "fp32",
     ) -> None:
         super().__init__(observation_space, action_space)
         self.network_kwargs: dict[str, Any] = {
@@ -57,6 +59,7 @@ class RecurrentPolicy(BasePolicy):
             "encoder": encoder,
             "encoder_kwargs": encoder_kwargs or {},
             "embedding_size": embedding_size,
+            "precision": precision,
         }
         self.network = RecurrentActorCritic(observation_space, action_space, self.core, **self.network_kwargs)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
-UnrollPath = Literal["fused", "loop"]
+UnrollPath = Literal["fused", "fused, bf16", "loop"]
 
 
 def reset_state(starts: Tensor, initial_state: State, state: State) -> State:
@@ -66,7 +66,9 @@ class Core(nn.Module, ABC):
         """Which way `unroll` goes for these tensors.
 
         `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU, where torch's
-        library offers its matrix product to others. `"loop"`: step by step, for everything else.
+        library offers its matrix product to others. `"fused, bf16"`: the same within `torch.autocast("cpu")` on a
+        processor made for it; matrix products have bfloat16 operands and float32 sums, and all else is float32.
+        `"loop"`: step by step, for everything else.
         """
         return "loop"
 

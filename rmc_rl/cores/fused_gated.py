@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import gated_kernels as kernels
-from .native import Loan, array, empty, in_parts, loop_gradients, must_loop
+from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
+from .products import affine, bias_gradient, input_gradient, operand, weight_gradient
 
 if TYPE_CHECKING:
     from .gru import GRU
@@ -21,37 +21,45 @@ if TYPE_CHECKING:
 
 def unroll_lstm(core: LSTM, x: Tensor, h: Tensor, c: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """outputs [T, B, H] and the last c [B, H] from x [T, B, I], h and c [B, H] and starts bool [T, B]."""
-    if torch.is_grad_enabled():
-        return cast(tuple[Tensor, Tensor], cast(Any, FusedLSTM).apply(core, starts, x, h, c, *core.parameters()))
-    return _lstm_forward(core, starts, x, h, c)[:2]
+    precision = precision_here()
+    with torch.autocast("cpu", enabled=False):  # heeded by now
+        if torch.is_grad_enabled():
+            arguments = core, precision, starts, x.float(), h, c, *core.parameters()
+            return cast(tuple[Tensor, Tensor], cast(Any, FusedLSTM).apply(*arguments))
+        return _lstm_forward(core, precision, starts, x.float(), h, c)[:2]
 
 
 def unroll_gru(core: GRU, x: Tensor, h: Tensor, starts: Tensor) -> Tensor:
     """outputs [T, B, H] from x [T, B, I], h [B, H] and starts bool [T, B]."""
-    if torch.is_grad_enabled():
-        return cast(Tensor, cast(Any, FusedGRU).apply(core, starts, x, h, *core.parameters()))
-    return _gru_forward(core, starts, x, h)[0]
+    precision = precision_here()
+    with torch.autocast("cpu", enabled=False):  # heeded by now
+        if torch.is_grad_enabled():
+            arguments = core, precision, starts, x.float(), h, *core.parameters()
+            return cast(Tensor, cast(Any, FusedGRU).apply(*arguments))
+        return _gru_forward(core, precision, starts, x.float(), h)[0]
 
 
 def _lstm_forward(
-    core: LSTM, starts: Tensor, x: Tensor, h: Tensor, c: Tensor
+    core: LSTM, precision: Precision, starts: Tensor, x: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Loan[kernels.Saved]]:
     cell, steps, batch, size = core.cell, *starts.shape, core.output_size
     loan = Loan(("lstm", steps, batch, size), lambda: _workspace(steps, batch, size, gates=4))
-    from_input = array(F.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh))  # [T, B, 4 H]
+    from_input = array(affine(x, cell.weight_ih, cell.bias_ih + cell.bias_hh, precision))  # [T, B, 4 H]
     outputs, last_c = torch.empty(steps, batch, size), torch.empty(batch, size)
-    inputs = array(h), array(c), array(starts), array(cell.weight_hh)
+    inputs = array(h), array(c), array(starts), operand(cell.weight_hh, precision)
     written = loan.workspace, outputs.numpy(), last_c.numpy()
     in_parts(batch, lambda b0, b1: kernels.lstm_forward(b0, b1, from_input, *inputs, *written))
     return outputs, last_c, loan
 
 
-def _gru_forward(core: GRU, starts: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor, Loan[kernels.Saved]]:
+def _gru_forward(
+    core: GRU, precision: Precision, starts: Tensor, x: Tensor, h: Tensor
+) -> tuple[Tensor, Loan[kernels.Saved]]:
     cell, steps, batch, size = core.cell, *starts.shape, core.output_size
     loan = Loan(("gru", steps, batch, size), lambda: _workspace(steps, batch, size, gates=3))
-    from_input = array(F.linear(x, cell.weight_ih, cell.bias_ih))  # [T, B, 3 H]
+    from_input = array(affine(x, cell.weight_ih, cell.bias_ih, precision))  # [T, B, 3 H]
     outputs = torch.empty(steps, batch, size)
-    inputs = array(h), array(starts), array(cell.weight_hh), array(cell.bias_hh)
+    inputs = array(h), array(starts), operand(cell.weight_hh, precision), array(cell.bias_hh)
     written = loan.workspace, outputs.numpy()
     in_parts(batch, lambda b0, b1: kernels.gru_forward(b0, b1, from_input, *inputs, *written))
     return outputs, loan
@@ -62,10 +70,17 @@ class FusedLSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, core: LSTM, starts: Tensor, x: Tensor, h: Tensor, c: Tensor, *parameters: Tensor
+        ctx: Any,
+        core: LSTM,
+        precision: Precision,
+        starts: Tensor,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        outputs, last_c, ctx.loan = _lstm_forward(core, starts, x, h, c)
-        ctx.core = core
+        outputs, last_c, ctx.loan = _lstm_forward(core, precision, starts, x, h, c)
+        ctx.core, ctx.precision = core, precision
         ctx.save_for_backward(starts, x, h, c, *parameters)
         return outputs, last_c
 
@@ -73,25 +88,31 @@ class FusedLSTM(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor, grad_last_c: Tensor) -> tuple[Tensor | None, ...]:
         core, (starts, x, h, c, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
-            return None, None, *loop_gradients(core, starts, x, (h, c), parameters, (grad_outputs, grad_last_c))
+            return None, None, None, *loop_gradients(core, starts, x, (h, c), parameters, (grad_outputs, grad_last_c))
         saved: kernels.Saved = ctx.loan.workspace
         grad_h, grad_c = torch.zeros(h.shape), grad_last_c.clone(memory_format=torch.contiguous_format)
         grad_gates = torch.empty(saved.gates.shape)  # [T, B, 4 H]
-        inputs = array(grad_outputs), array(starts), array(core.cell.weight_hh), saved
+        inputs = array(grad_outputs), array(starts), operand(core.cell.weight_hh, ctx.precision), saved
         written = grad_h.numpy(), grad_c.numpy(), grad_gates.numpy()
         in_parts(len(h), lambda b0, b1: kernels.lstm_backward(b0, b1, *inputs, *written))
-        grad_bias = grad_gates.sum((0, 1))
-        gradients = _weight_gradient(grad_gates, x), _weight_gradient(grad_gates, torch.from_numpy(saved.h))
-        return None, None, grad_gates @ core.cell.weight_ih, grad_h, grad_c, *gradients, grad_bias, grad_bias
+        grad_bias = bias_gradient(grad_gates, ctx.precision)
+        grad_x = input_gradient(grad_gates, core.cell.weight_ih, ctx.precision)
+        gradients = (
+            weight_gradient(grad_gates, x, ctx.precision),
+            weight_gradient(grad_gates, torch.from_numpy(saved.h), ctx.precision),
+        )
+        return None, None, None, grad_x, grad_h, grad_c, *gradients, grad_bias, grad_bias
 
 
 class FusedGRU(torch.autograd.Function):
     """`unroll_gru` with its gradient. The core's parameters are arguments too, so that gradients reach them."""
 
     @staticmethod
-    def forward(ctx: Any, core: GRU, starts: Tensor, x: Tensor, h: Tensor, *parameters: Tensor) -> Tensor:
-        outputs, ctx.loan = _gru_forward(core, starts, x, h)
-        ctx.core = core
+    def forward(
+        ctx: Any, core: GRU, precision: Precision, starts: Tensor, x: Tensor, h: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        outputs, ctx.loan = _gru_forward(core, precision, starts, x, h)
+        ctx.core, ctx.precision = core, precision
         ctx.save_for_backward(starts, x, h, *parameters)
         return outputs
 
@@ -99,16 +120,20 @@ class FusedGRU(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         core, (starts, x, h, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
-            return None, None, *loop_gradients(core, starts, x, (h,), parameters, (grad_outputs,))
+            return None, None, None, *loop_gradients(core, starts, x, (h,), parameters, (grad_outputs,))
         saved: kernels.Saved = ctx.loan.workspace
         grad_h = torch.zeros(h.shape)
         grad_gates, grad_from_input = torch.empty(2, *saved.gates.shape)  # each [T, B, 3 H]
-        inputs = array(grad_outputs), array(starts), array(core.cell.weight_hh), saved
+        inputs = array(grad_outputs), array(starts), operand(core.cell.weight_hh, ctx.precision), saved
         written = grad_h.numpy(), grad_gates.numpy(), grad_from_input.numpy()
         in_parts(len(h), lambda b0, b1: kernels.gru_backward(b0, b1, *inputs, *written))
-        gradients = _weight_gradient(grad_from_input, x), _weight_gradient(grad_gates, torch.from_numpy(saved.h))
-        biases = grad_from_input.sum((0, 1)), grad_gates.sum((0, 1))
-        return None, None, grad_from_input @ core.cell.weight_ih, grad_h, *gradients, *biases
+        grad_x = input_gradient(grad_from_input, core.cell.weight_ih, ctx.precision)
+        gradients = (
+            weight_gradient(grad_from_input, x, ctx.precision),
+            weight_gradient(grad_gates, torch.from_numpy(saved.h), ctx.precision),
+        )
+        biases = bias_gradient(grad_from_input, ctx.precision), bias_gradient(grad_gates, ctx.precision)
+        return None, None, None, grad_x, grad_h, *gradients, *biases
 
 
 def _workspace(steps: int, batch: int, size: int, gates: int) -> kernels.Saved:
@@ -119,8 +144,3 @@ def _workspace(steps: int, batch: int, size: int, gates: int) -> kernels.Saved:
         inner=empty(steps, batch, size),
         tanh_c=empty(steps, lstm_alone, size),
     )
-
-
-def _weight_gradient(grad: Tensor, inputs: Tensor) -> Tensor:
-    """grad [T, B, O] and inputs [T, B, I] -> [O, I], one matrix product over all steps and rows."""
-    return grad.flatten(0, 1).T @ inputs.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The Relational Memory Core's unroll as one operation with its own gradient, on the compiled kernels.
+"""The Relational Memory Core's unroll as one operation with its own gradient, on the compiled arrays.
 
 The same arithmetic as the loop in `relational_memory.py`, without a Python step in it: what depends on the input alone
 is computed for all steps at once, memory is allocated once and used again, each weight's gradient is one matrix product
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from . import kernels
-from .native import Loan, array, compiled_code_applies, empty, in_parts, loop_gradients, must_loop
+from . import rmc_arrays as arrays
+from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
+from .products import affine, bias_gradient, input_gradient, operand, weight_gradient
+from .rmc_backward import backward
+from .rmc_forward import forward
 
 if TYPE_CHECKING:
     from .relational_memory import AttentionBlock, RelationalMemory
 
 
 class Sizes(NamedTuple):
-    """Of one unroll; see `kernels`."""
+    """Of one unroll; see `rmc_arrays`."""
 
     steps: int
     batch: int
@@ -36,67 +39,70 @@ class Sizes(NamedTuple):
 class Workspace:
     """The memory that an unroll and its gradient write to."""
 
-    def __init__(self, sizes: Sizes) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: Sizes, precision: Precision) -> None:
+        self.sizes, self.precision = sizes, precision
         shape, slots = (sizes.steps, sizes.batch), sizes.slots
-        self.saved = kernels.Saved(
-            memories=empty(*shape, slots, sizes.size),
-            tanh_memories=empty(*shape, slots, sizes.size),
-            qkv=empty(*shape, slots, sizes.qkv),
-            qkv_input=empty(*shape, sizes.qkv),
+        self.saved = arrays.Saved(
+            memories=empty(*shape, slots, sizes.size, precision=precision),
+            tanh_memories=empty(*shape, slots, sizes.size, precision=precision),
+            qkv=empty(*shape, slots, sizes.qkv, precision=precision),
+            qkv_input=empty(*shape, sizes.qkv, precision=precision),
             qkv_scales=empty(*shape, slots + 1),
             attention=empty(*shape, sizes.heads, slots, slots + 1),
-            attended=empty(*shape, slots, sizes.size),
+            attended=empty(*shape, slots, sizes.size, precision=precision),
             attended_scales=empty(*shape, slots),
-            hidden=empty(sizes.layers, *shape, slots, sizes.size),
-            candidates=empty(*shape, slots, sizes.size),
+            hidden=empty(sizes.layers, *shape, slots, sizes.size, precision=precision),
+            candidates=empty(*shape, slots, sizes.size, precision=precision),
             candidate_scales=empty(*shape, slots),
             gates=empty(*shape, slots, sizes.gates),
         )
-        self._gradients: kernels.Gradients | None = None
+        self._gradients: arrays.Gradients | None = None
 
     @property
-    def gradients(self) -> kernels.Gradients:
+    def gradients(self) -> arrays.Gradients:
         """Allocated when first asked for: who only acts needs none."""
         if self._gradients is None:
-            sizes, shape = self.sizes, (self.sizes.steps, self.sizes.batch)
-            self._gradients = kernels.Gradients(
-                qkv=empty(*shape, sizes.slots, sizes.qkv),
-                qkv_input=empty(*shape, sizes.qkv),
+            sizes, precision, shape = self.sizes, self.precision, (self.sizes.steps, self.sizes.batch)
+            self._gradients = arrays.Gradients(
+                qkv=empty(*shape, sizes.slots, sizes.qkv, precision=precision),
+                qkv_input=empty(*shape, sizes.qkv, precision=precision),
                 gates=empty(*shape, sizes.slots, sizes.gates),
-                mlp=empty(sizes.layers, *shape, sizes.slots, sizes.size),
+                mlp=empty(sizes.layers, *shape, sizes.slots, sizes.size, precision=precision),
             )
         return self._gradients
 
 
 def unroll(core: RelationalMemory, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
     """outputs [T, B, slots * size] of a core from x [T, B, I], memory [B, slots, size] and starts bool [T, B]."""
-    if torch.is_grad_enabled():
-        return cast(Tensor, cast(Any, FusedUnroll).apply(core, starts, x, memory, *core.parameters()))
-    return _forward(core, starts, x, memory)[0]
+    precision = precision_here()
+    with torch.autocast("cpu", enabled=False):  # heeded by now
+        if torch.is_grad_enabled():
+            arguments = core, precision, starts, x.float(), memory, *core.parameters()
+            return cast(Tensor, cast(Any, FusedUnroll).apply(*arguments))
+        return _forward(core, precision, starts, x.float(), memory)[0]
 
 
 def _forward(
-    core: RelationalMemory, starts: Tensor, x: Tensor, memory: Tensor
+    core: RelationalMemory, precision: Precision, starts: Tensor, x: Tensor, memory: Tensor
 ) -> tuple[Tensor, Loan[Workspace], Tensor]:
     """The outputs, what was saved on the way, and the input's rows [T, B, size]."""
     sizes = _sizes(core, *starts.shape)
-    loan = Loan(sizes, lambda: Workspace(sizes))
+    loan = Loan((sizes, precision), lambda: Workspace(sizes, precision))
     saved = loan.workspace.saved
-    rows = core.input_projection(x)
-    inputs = kernels.Inputs(
+    rows = _affine(core.input_projection, x, precision)
+    inputs = arrays.Inputs(
         memory=array(memory),
         initial=array(core.initial_state(1)[0][0]),
         starts=array(starts),
-        qkv=array(_block(core).qkv(rows)),
+        qkv=array(_affine(_block(core).qkv, rows, precision)),
         gates=array(_gates_from_input(core, rows)),
     )
-    weights = _weights(core)
+    weights = _weights(core, precision)
     outputs = torch.empty(sizes.steps, sizes.batch, sizes.slots, sizes.size)
     written = outputs.numpy()
     in_parts(
         sizes.batch,
-        lambda b0, b1: kernels.forward(b0, b1, sizes.heads, sizes.key, inputs, weights, saved, written),
+        lambda b0, b1: forward(b0, b1, sizes.heads, sizes.key, inputs, weights, saved, written),
     )
     return outputs.flatten(2), loan, rows
 
@@ -106,10 +112,16 @@ class FusedUnroll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, core: RelationalMemory, starts: Tensor, x: Tensor, memory: Tensor, *parameters: Tensor
+        ctx: Any,
+        core: RelationalMemory,
+        precision: Precision,
+        starts: Tensor,
+        x: Tensor,
+        memory: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        outputs, ctx.loan, ctx.rows = _forward(core, starts, x, memory)
-        ctx.core = core
+        outputs, ctx.loan, ctx.rows = _forward(core, precision, starts, x, memory)
+        ctx.core, ctx.precision = core, precision
         ctx.save_for_backward(starts, x, memory, *parameters)
         return outputs
 
@@ -117,73 +129,70 @@ class FusedUnroll(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         core, (starts, x, memory, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
-            return None, None, *loop_gradients(core, starts, x, (memory,), parameters, (grad_outputs,))
+            return None, None, None, *loop_gradients(core, starts, x, (memory,), parameters, (grad_outputs,))
         workspace: Workspace = ctx.loan.workspace
         sizes, saved, grads = workspace.sizes, workspace.saved, workspace.gradients
         grad_memory = torch.empty(sizes.batch, sizes.slots, sizes.size)
         weights, received, starts_array, written = (
-            _weights(core),
+            _weights(core, ctx.precision),
             array(grad_outputs).reshape(sizes.steps, sizes.batch, sizes.slots, sizes.size),
             array(starts),
             grad_memory.numpy(),
         )
 
-        def run(b0: int, b1: int) -> kernels.NormGradients:
+        def run(b0: int, b1: int) -> arrays.NormGradients:
             norms = _no_norm_gradients(sizes)
-            kernels.backward(
-                b0, b1, sizes.heads, sizes.key, starts_array, weights, saved, received, written, grads, norms
-            )
+            backward(b0, b1, sizes.heads, sizes.key, starts_array, weights, saved, received, written, grads, norms)
             return norms
 
         parts = in_parts(sizes.batch, run)
-        norms = kernels.NormGradients(*(torch.from_numpy(sum(arrays)) for arrays in zip(*parts, strict=True)))
-        by_parameter, grad_x = _parameter_gradients(core, x, ctx.rows, saved, grads, norms)
-        return None, None, grad_x, grad_memory, *(by_parameter[parameter] for parameter in core.parameters())
+        norms = arrays.NormGradients(*(torch.from_numpy(sum(arrays)) for arrays in zip(*parts, strict=True)))
+        by_parameter, grad_x = _parameter_gradients(core, ctx.precision, x, ctx.rows, saved, grads, norms)
+        return None, None, None, grad_x, grad_memory, *(by_parameter[parameter] for parameter in core.parameters())
 
 
 def _parameter_gradients(
     core: RelationalMemory,
+    precision: Precision,
     x: Tensor,
     rows: Tensor,
-    saved: kernels.Saved,
-    grads: kernels.Gradients,
-    norms: kernels.NormGradients,
+    saved: arrays.Saved,
+    grads: arrays.Gradients,
+    norms: arrays.NormGradients,
 ) -> tuple[dict[Tensor, Tensor], Tensor]:
     """Each parameter's gradient, one matrix product over all steps and rows, and that of x [T, B, I]."""
     block, found = _block(core), dict[Tensor, Tensor]()
+
+    def add(layer: nn.Linear, grad: Tensor, inputs: Tensor) -> None:
+        """Add a linear layer's gradients, of grad [..., O] and inputs [..., I]."""
+        weight, bias = weight_gradient(grad, inputs, precision), bias_gradient(grad, precision)
+        found[layer.weight] = found[layer.weight] + weight if layer.weight in found else weight
+        found[layer.bias] = found[layer.bias] + bias if layer.bias in found else bias
+
     grad_qkv, grad_qkv_input = torch.from_numpy(grads.qkv), torch.from_numpy(grads.qkv_input)
-    for layer, linear in enumerate(_mlp_layers(core)):
-        _add(found, linear, torch.from_numpy(grads.mlp[layer]), torch.from_numpy(saved.hidden[layer]))
-    _add(found, block.qkv, grad_qkv, torch.from_numpy(saved.memories))
-    _add(found, block.qkv, grad_qkv_input, rows)
-    grad_rows = grad_qkv_input @ block.qkv.weight  # [T, B, size]
+    for i, layer in enumerate(_mlp_layers(core)):
+        add(layer, torch.from_numpy(grads.mlp[i]), torch.from_numpy(saved.hidden[i]))
+    add(block.qkv, grad_qkv, torch.from_numpy(saved.memories))
+    add(block.qkv, grad_qkv_input, rows)
+    grad_rows = input_gradient(grad_qkv_input, block.qkv.weight, precision)  # [T, B, size]
     if core.gate_style is not None:
         grad_gates = torch.from_numpy(grads.gates)  # [T, B, S, 2 G]
         grad_gates_input = grad_gates.sum(2)
-        _add(found, core.gate_from_memory, grad_gates, torch.from_numpy(saved.tanh_memories))
-        _add(found, core.gate_from_input, grad_gates_input, rows)
+        add(core.gate_from_memory, grad_gates, torch.from_numpy(saved.tanh_memories))
+        add(core.gate_from_input, grad_gates_input, rows)
         grad_rows = grad_rows + grad_gates_input @ core.gate_from_input.weight
-    _add(found, core.input_projection, grad_rows, x)
+    add(core.input_projection, grad_rows, x)
     for norm, gamma, beta in (
         (block.qkv_norm, norms.qkv_gamma, norms.qkv_beta),
         (block.attention_norm, norms.attention_gamma, norms.attention_beta),
         (block.mlp_norm, norms.mlp_gamma, norms.mlp_beta),
     ):
         found[norm.weight], found[norm.bias] = gamma, beta
-    return found, grad_rows @ core.input_projection.weight
+    return found, input_gradient(grad_rows, core.input_projection.weight, precision)
 
 
-def _add(found: dict[Tensor, Tensor], linear: nn.Linear, grad: Tensor, inputs: Tensor) -> None:
-    """Add a linear layer's gradients, of grad [..., O] and inputs [..., I]."""
-    grad, inputs = grad.flatten(0, -2), inputs.flatten(0, -2)
-    weight, bias = grad.T @ inputs, grad.sum(0)
-    found[linear.weight] = found[linear.weight] + weight if linear.weight in found else weight
-    found[linear.bias] = found[linear.bias] + bias if linear.bias in found else bias
-
-
-def can_fuse(core: RelationalMemory, x: Tensor, memory: Tensor) -> bool:
-    """Whether `unroll` can do this."""
-    return len(core.blocks) == 1 and compiled_code_applies(x, memory, core.input_projection.weight)
+def _affine(layer: nn.Linear, x: Tensor, precision: Precision) -> Tensor:
+    return affine(x, layer.weight, layer.bias, precision)
 
 
 def _block(core: RelationalMemory) -> AttentionBlock:
@@ -209,21 +218,21 @@ def _sizes(core: RelationalMemory, steps: int, batch: int) -> Sizes:
     )
 
 
-def _weights(core: RelationalMemory) -> kernels.Weights:
+def _weights(core: RelationalMemory, precision: Precision) -> arrays.Weights:
     block, layers = _block(core), _mlp_layers(core)
     gates = torch.empty(0, core.size) if core.gate_style is None else core.gate_from_memory.weight
-    return kernels.Weights(
-        qkv=array(block.qkv.weight),
+    return arrays.Weights(
+        qkv=operand(block.qkv.weight, precision),
         qkv_bias=array(block.qkv.bias),
         qkv_gamma=array(block.qkv_norm.weight),
         qkv_beta=array(block.qkv_norm.bias),
         attention_gamma=array(block.attention_norm.weight),
         attention_beta=array(block.attention_norm.bias),
-        mlp=tuple(array(layer.weight) for layer in layers),
+        mlp=tuple(operand(layer.weight, precision) for layer in layers),
         mlp_bias=tuple(array(layer.bias) for layer in layers),
         mlp_gamma=array(block.mlp_norm.weight),
         mlp_beta=array(block.mlp_norm.bias),
-        gates=array(gates),
+        gates=operand(gates, precision) if len(gates) > 2 else array(gates),  # two columns are no matrix product
     )
 
 
@@ -236,5 +245,5 @@ def _gates_from_input(core: RelationalMemory, rows: Tensor) -> Tensor:
     return torch.cat([input_gates + core.input_bias, forget_gates + core.forget_bias], dim=-1)
 
 
-def _no_norm_gradients(sizes: Sizes) -> kernels.NormGradients:
-    return kernels.NormGradients(*(torch.zeros(width).numpy() for width in (*[sizes.qkv] * 2, *[sizes.size] * 4)))
+def _no_norm_gradients(sizes: Sizes) -> arrays.NormGradients:
+    return arrays.NormGradients(*(torch.zeros(width).numpy() for width in (*[sizes.qkv] * 2, *[sizes.size] * 4)))

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compilation import compiled
-from .primitives import linear, linear_backward, sigmoid, tanh
+from .matmul import linear, linear_backward
+from .primitives import sigmoid, tanh
 
 
 class Saved(NamedTuple):

@@ -26,7 +26,7 @@ class LSTM(Core):
         return h, (h, c)
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """As `Core.unroll`, on the path that `unroll_path` names; both give the same numbers to float32's precision."""
+        """As `Core.unroll`, on the path that `unroll_path` names; they agree to the precision of their products."""
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
         from .fused_gated import unroll_lstm
@@ -36,6 +36,6 @@ class LSTM(Core):
         return outputs, (outputs[-1], c)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
-        from .native import compiled_code_applies  # only now: the compiler behind it takes its time to import
+        from .native import path_here  # only now: the compiler behind it takes its time to import
 
-        return "fused" if compiled_code_applies(x, *state, self.cell.weight_hh) else "loop"
+        return path_here(x, *state, self.cell.weight_hh)

@@ -6,33 +6,48 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import blas
-from .core import Core, State
+from .core import Core, State, UnrollPath
 
 ROWS_PER_THREAD = 8
 """A batch is divided among threads in parts of at least so many rows."""
 KEPT_SIZES = 8
 """Memory for unrolls of so many sizes is kept."""
+Precision = Literal["fp32", "bf16"]
+"""Of matrix products. In `"bf16"` operands are rounded to bfloat16 and summed in float32; all else stays float32."""
 Result = TypeVar("Result")
 Work = TypeVar("Work")
 
 
-def compiled_code_applies(*tensors: Tensor) -> bool:
-    """Whether compiled code can work on these: float32 on the CPU, really computed, here and now."""
-    return (
+def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
+    """The way of an unroll of these, if its core has a compiled one: float32 on the CPU, computed here and now.
+
+    Within autocast x may be in its type, as a layer's output is.
+    """
+    given = (x, *tensors)
+    is_compiled = (
         blas.AVAILABLE
-        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
-        and all(tensor.numel() > 0 for tensor in tensors)
-        and not torch.is_autocast_enabled("cpu")
+        and (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
         and not torch.compiler.is_compiling()
         and not cast(Any, torch.jit).is_tracing()
     )
+    if not is_compiled:
+        return "loop"
+    return "fused, bf16" if precision_here() == "bf16" else "fused"
+
+
+def precision_here() -> Precision:
+    """What autocast asks of matrix products, where the processor is made for it; float32 costs nothing but time."""
+    asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return "bf16" if asked and blas.BF16_IS_FAST else "fp32"
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
@@ -40,9 +55,9 @@ def array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
-def empty(*shape: int) -> NDArray[Any]:
-    """An array in torch's memory, which begins where a cache line does."""
-    return torch.empty(shape).numpy()
+def empty(*shape: int, precision: Precision = "fp32") -> NDArray[Any]:
+    """An array in torch's memory, which begins where a cache line does: float32, or bfloat16 as uint16."""
+    return torch.empty(shape, dtype=torch.float32 if precision == "fp32" else torch.uint16).numpy()
 
 
 class Loan(Generic[Work]):

@@ -1,96 +1,19 @@
-"""What the compiled unroll is made of: matrix products, elementwise functions, layer norm and attention.
+"""What the compiled unrolls are made of beside matrix products: elementwise functions, layer norm and attention.
 
-For float32 on the CPU, without calls that would keep a loop from being vectorised. All arrays are C-contiguous.
+In float32 on the CPU, without calls that would keep a loop from being vectorised. All arrays are C-contiguous.
 """
 
 import math
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from .blas import SYMBOL
 from .compilation import compiled, compiled_as_written
+from .storage import as_float, value
 
 EPSILON = np.float32(1e-5)  # of the layer norms
 
-# --- Matrix products -------------------------------------------------------------------------------------------------
-
-# The Fortran interface takes addresses only: here as integers, which are passed alike.
-_sgemm: Any = types.ExternalFunction(SYMBOL, types.void(*[types.uintp] * 13))
-
-
-@compiled
-def linear(x: Any, weight: Any, out: Any) -> None:
-    """out [R, O] = x [R, I] @ weight [O, I]^T."""
-    _gemm(x, weight, out, x.shape[0], weight.shape[0], weight.shape[1], True, np.float32(0))
-
-
-@compiled
-def linear_backward(grad: Any, weight: Any, out: Any, accumulate: bool) -> None:
-    """out [R, I] = grad [R, O] @ weight [O, I], added to what is there if `accumulate`."""
-    beta = np.float32(1 if accumulate else 0)
-    _gemm(grad, weight, out, grad.shape[0], weight.shape[1], weight.shape[0], False, beta)
-
-
-@compiled
-def linear_of_two(x: Any, weight: Any, out: Any) -> None:
-    """out [R, 2] = x [R, D] @ weight [2, D]^T: too narrow for a matrix product to pay."""
-    for r in range(x.shape[0]):
-        first, second = np.float32(0), np.float32(0)
-        for d in range(x.shape[1]):
-            first += x[r, d] * weight[0, d]
-            second += x[r, d] * weight[1, d]
-        out[r, 0] = first
-        out[r, 1] = second
-
-
-@compiled
-def linear_of_two_backward(grad: Any, weight: Any, out: Any) -> None:
-    """out [R, D] = grad [R, 2] @ weight [2, D]."""
-    for r in range(grad.shape[0]):
-        for d in range(weight.shape[1]):
-            out[r, d] = grad[r, 0] * weight[0, d] + grad[r, 1] * weight[1, d]
-
-
-@compiled
-def _gemm(x: Any, weight: Any, out: Any, rows: int, columns: int, inner: int, transpose: bool, beta: Any) -> None:
-    # BLAS counts by columns, so that it sees every matrix transposed: out^T = op(weight) @ x^T.
-    sizes = np.array([columns, rows, inner, inner if transpose else columns], np.int32)
-    factors = np.array([1, beta], np.float32)
-    letters = np.array([ord("T") if transpose else ord("N"), ord("N")], np.uint8)
-    _sgemm(
-        letters.ctypes.data,
-        letters.ctypes.data + 1,
-        sizes.ctypes.data,
-        sizes.ctypes.data + 4,
-        sizes.ctypes.data + 8,
-        factors.ctypes.data,
-        weight.ctypes.data,
-        sizes.ctypes.data + 12,
-        x.ctypes.data,
-        sizes.ctypes.data + 8,
-        factors.ctypes.data + 4,
-        out.ctypes.data,
-        sizes.ctypes.data,
-    )
-
-
 # --- Elementwise functions, to single precision and without a call, so that loops over them are vectorised -----------
-
-
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:
-    """The float32 whose representation is that of an int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-_as_float: Any = intrinsic(_float_of_bits)
 
 
 @compiled_as_written
@@ -105,7 +28,7 @@ def exp(x: Any) -> Any:
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    result = (p * r * r + r + np.float32(1)) * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+    result = (p * r * r + r + np.float32(1)) * as_float((np.int32(n) + np.int32(127)) << np.int32(23))
     return result if x == x else x  # NaN stays NaN
 
 
@@ -158,10 +81,10 @@ def standardize(x: Any, scales: Any) -> None:
 
 @compiled
 def scale_and_shift(standard: Any, gamma: Any, beta: Any, out: Any) -> None:
-    """The rest of a layer norm: out [R, W] = standard [R, W] * gamma [W] + beta [W]."""
+    """The rest of a layer norm: out [R, W] = standard [R, W] (stored) * gamma [W] + beta [W]."""
     for r in range(standard.shape[0]):
         for i in range(standard.shape[1]):
-            out[r, i] = standard[r, i] * gamma[i] + beta[i]
+            out[r, i] = value(standard[r, i]) * gamma[i] + beta[i]
 
 
 @compiled
@@ -172,16 +95,16 @@ def layer_norm_backward(grad: Any, standard: Any, scales: Any, gamma: Any, grad_
         mean_grad, mean_product = np.float32(0), np.float32(0)
         for i in range(grad.shape[1]):
             g = grad[r, i]
-            grad_gamma[i] += g * standard[r, i]
+            grad_gamma[i] += g * value(standard[r, i])
             grad_beta[i] += g
             g *= gamma[i]
             grad[r, i] = g
             mean_grad += g
-            mean_product += g * standard[r, i]
+            mean_product += g * value(standard[r, i])
         mean_grad /= width
         mean_product /= width
         for i in range(grad.shape[1]):
-            grad[r, i] = scales[r] * (grad[r, i] - mean_grad - standard[r, i] * mean_product)
+            grad[r, i] = scales[r] * (grad[r, i] - mean_grad - value(standard[r, i]) * mean_product)
 
 
 # --- Attention of the slots over slots and input ---------------------------------------------------------------------

@@ -139,7 +139,7 @@ class RelationalMemory(Core):
         return memory.flatten(1), (memory,)
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """As `Core.unroll`, on the path that `unroll_path` names; both give the same numbers to float32's precision."""
+        """As `Core.unroll`, on the path that `unroll_path` names; they agree to the precision of their products."""
         (memory,) = state
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
@@ -150,9 +150,9 @@ class RelationalMemory(Core):
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """As `Core.unroll_path`; only one attention block can be fused."""
-        from .fused_relational_memory import can_fuse  # only now: the compiler behind it takes its time to import
+        from .native import path_here  # only now: the compiler behind it takes its time to import
 
-        return "fused" if can_fuse(self, x, *state) else "loop"
+        return path_here(x, *state, self.input_projection.weight) if len(self.blocks) == 1 else "loop"
 
     def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """The loop over `forward`, with what depends on the input alone computed for all steps at once."""

@@ -20,13 +20,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 EPISODES = 400
 
 
-def train(policy: str, steps: int) -> A2C:
+def train(policy: str, steps: int, precision: str = "fp32") -> A2C:
     model = A2C(
         policy,
         Recall,
         n_envs=32,
         seed=0,
-        policy_kwargs={"core_kwargs": SETTINGS[policy]["core_kwargs"], "embedding_size": 16},
+        policy_kwargs={
+            "core_kwargs": SETTINGS[policy]["core_kwargs"],
+            "embedding_size": 16,
+            "precision": precision,
+        },
         unroll_length=10,  # no multiple of the episodes' length: they go on from one unroll into the next
         learning_rate=SETTINGS[policy]["learning_rate"],
         learning_rate_schedule="linear",
@@ -40,9 +44,10 @@ def mean_return(model: A2C) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("policy", "steps"), [("RMCPolicy", 40_000), ("LSTMPolicy", 60_000), ("GRUPolicy", 60_000)])
-def test_agents_with_a_memory_learn_to_recall(policy: str, steps: int) -> None:
-    assert mean_return(train(policy, steps)) > 0.95
+def test_agents_with_a_memory_learn_to_recall(policy: str, steps: int, precision: str) -> None:
+    assert mean_return(train(policy, steps, precision)) > 0.95
 
 
 def test_agents_without_a_memory_stay_at_chance() -> None:

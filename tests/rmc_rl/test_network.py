@@ -202,3 +202,23 @@ def test_embedding_size_must_be_a_whole_number(value: Any) -> None:
 def test_unknown_core() -> None:
     with pytest.raises(ValueError, match=r"core must be one of .*, got 'transformer'"):
         RecurrentActorCritic(IMAGE, spaces.Discrete(2), "transformer")
+
+
+@pytest.mark.parametrize("core", ["rmc", "lstm", "gru", "identity"])
+def test_bf16_rounds_products_and_leaves_parameters_states_and_outputs_in_float32(core: str) -> None:
+    core_kwargs = {"mem_slots": 2, "head_size": 5} if core == "rmc" else {}
+    torch.manual_seed(0)
+    network = RecurrentActorCritic(spaces.Box(-1, 1, (7,)), spaces.Discrete(3), core, core_kwargs)
+    x, starts, state = torch.randn(4, 6, 7), torch.rand(4, 6) < 0.3, network.initial_state(6)
+    exact, _ = network(x, state, starts)
+    network.precision = "bf16"
+    rounded, last_state = network(x, state, starts)
+    assert 0 < (exact.value - rounded.value).abs().max() < 0.1
+    torch.autograd.backward(rounded.value.sum() + rounded.policy.square().sum())
+    tensors = [*rounded, *last_state, *(parameter.grad for parameter in network.parameters())]
+    assert all(tensor is not None and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision must be 'fp32' or 'bf16', got 'fp8'"):
+        RecurrentActorCritic(spaces.Box(-1, 1, (7,)), spaces.Discrete(3), "lstm", precision="fp8")

@@ -1,0 +1,182 @@
+"""The gradient of the Relational Memory Core's unroll, compiled: back through time once, over rows [b0, b1)."""
+
+from typing import Any
+
+import numpy as np
+
+from .compilation import compiled
+from .matmul import linear_backward, linear_of_two_backward
+from .primitives import attend_backward, layer_norm_backward, scale_and_shift, tanh
+from .rmc_arrays import rows_of, scratch_for
+from .storage import borrow, keep, store, value
+
+
+@compiled
+def backward(
+    b0: int,
+    b1: int,
+    heads: int,
+    key: int,
+    starts: Any,
+    weights: Any,
+    saved: Any,
+    grad_outputs: Any,
+    grad_memory: Any,
+    grads: Any,
+    norm_grads: Any,
+) -> None:
+    """From grad_outputs [T, B, S, D] write `grads` and grad_memory [B, S, D], and add to `norm_grads`."""
+    steps, _, slots, size = grad_outputs.shape
+    normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
+    grad_normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
+    grad_mixed = np.empty(((b1 - b0) * slots, size), np.float32)
+    grad_tanh = np.empty(((b1 - b0) * slots, size), np.float32)
+    scratch = scratch_for(grads.mlp[0], b0, b1)
+    carried = rows_of(grad_memory, b0, b1)  # the gradient of the memory after step t, then of that before it
+    carried[:] = np.float32(0)
+    last = len(weights.mlp) - 1
+    for t in range(steps - 1, -1, -1):
+        grad_candidates = borrow(rows_of(grads.mlp[last, t], b0, b1), scratch)
+        for b in range(b0, b1):
+            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+            _update_backward(t, b, grad_outputs[t, b], weights, saved, carried[part], grad_candidates[part], grads)
+            layer_norm_backward(
+                grad_candidates[part],
+                saved.candidates[t, b],
+                saved.candidate_scales[t, b],
+                weights.mlp_gamma,
+                norm_grads.mlp_gamma,
+                norm_grads.mlp_beta,
+            )
+        keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
+        grad_mixed[:] = grad_candidates
+        _mlp_backward(t, b0, b1, weights, saved, grads, scratch)
+        linear_backward(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], grad_mixed, True)
+
+        for b in range(b0, b1):
+            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+            _add_attended_backward(t, b, grad_mixed[part], carried[part], weights, saved, norm_grads)
+            input_row = saved.qkv_input[t, b].reshape(1, normal.shape[1])
+            scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, normal[:slots])
+            scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
+            attend_backward(grad_mixed[part], normal, saved.attention[t, b], grad_normal, heads, key)
+            _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
+        linear_backward(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
+
+        if weights.gates.shape[0] > 0:
+            _gates_backward(rows_of(grads.gates[t], b0, b1), weights.gates, grad_tanh)
+            _add_through_tanh(grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
+        for b in range(b0, b1):
+            if starts[t, b]:
+                grad_memory[b] = np.float32(0)
+
+
+@compiled
+def _update_backward(
+    t: int, b: int, received: Any, weights: Any, saved: Any, carried: Any, grad_candidate: Any, grads: Any
+) -> None:
+    """Add the outputs' gradient to the carried one [S, D], and pass it to candidate, gates and memory."""
+    for s in range(carried.shape[0]):
+        for d in range(carried.shape[1]):
+            carried[s, d] += received[s, d]
+    _mix_with_memory_backward(
+        carried,
+        saved.candidates[t, b],
+        weights.mlp_gamma,
+        weights.mlp_beta,
+        saved.gates[t, b],
+        saved.memories[t, b],
+        grad_candidate,
+        grads.gates[t, b],
+    )
+
+
+@compiled
+def _mlp_backward(t: int, b0: int, b1: int, weights: Any, saved: Any, grads: Any, scratch: Any) -> None:
+    """From the gradient of the last layer's output to those of the others'."""
+    for layer in range(len(weights.mlp) - 1, 0, -1):
+        target = borrow(rows_of(grads.mlp[layer - 1, t], b0, b1), scratch)
+        linear_backward(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
+        activations = rows_of(saved.hidden[layer, t], b0, b1)
+        for r in range(target.shape[0]):
+            for d in range(target.shape[1]):
+                target[r, d] = target[r, d] if value(activations[r, d]) > np.float32(0) else np.float32(0)
+        keep(target, rows_of(grads.mlp[layer - 1, t], b0, b1))
+
+
+@compiled
+def _add_attended_backward(t: int, b: int, grad: Any, carried: Any, weights: Any, saved: Any, norm_grads: Any) -> None:
+    """grad [S, D] of the MLP's input, in place, to that of what was gathered, which is also the memory's."""
+    layer_norm_backward(
+        grad,
+        saved.attended[t, b],
+        saved.attended_scales[t, b],
+        weights.attention_gamma,
+        norm_grads.attention_gamma,
+        norm_grads.attention_beta,
+    )
+    for s in range(grad.shape[0]):
+        for d in range(grad.shape[1]):
+            carried[s, d] += grad[s, d]
+
+
+@compiled
+def _project_backward(t: int, b: int, grad_normal: Any, weights: Any, saved: Any, grads: Any, norm_grads: Any) -> None:
+    """From the gradient of all rows' queries, keys and values [N, Q], in place, to those of their projections."""
+    slots, width = grad_normal.shape[0] - 1, grad_normal.shape[1]
+    gamma, grad_gamma, grad_beta = weights.qkv_gamma, norm_grads.qkv_gamma, norm_grads.qkv_beta
+    scales, input_row = saved.qkv_scales[t, b], saved.qkv_input[t, b].reshape(1, width)
+    layer_norm_backward(grad_normal[:slots], saved.qkv[t, b], scales, gamma, grad_gamma, grad_beta)
+    layer_norm_backward(grad_normal[slots:], input_row, scales[slots:], gamma, grad_gamma, grad_beta)
+    store(grad_normal[:slots], grads.qkv[t, b])
+    store(grad_normal[slots:], grads.qkv_input[t, b].reshape(1, width))
+
+
+@compiled
+def _gates_backward(grad_gates: Any, weight: Any, grad_tanh: Any) -> None:
+    if weight.shape[0] > 2:
+        linear_backward(grad_gates, weight, grad_tanh, False)
+    else:
+        linear_of_two_backward(grad_gates, weight, grad_tanh)
+
+
+@compiled
+def _add_through_tanh(grad_tanh: Any, tanh_memory: Any, carried: Any) -> None:
+    for r in range(carried.shape[0]):
+        for d in range(carried.shape[1]):
+            carried[r, d] += grad_tanh[r, d] * (np.float32(1) - value(tanh_memory[r, d]) * value(tanh_memory[r, d]))
+
+
+@compiled
+def _mix_with_memory_backward(
+    grad: Any, standard: Any, gamma: Any, beta: Any, gates: Any, memory: Any, grad_candidate: Any, grad_gates: Any
+) -> None:
+    """grad [S, D] of the output, in place, to that of the memory; writes those of the candidate and of the gates."""
+    one, slots, size = np.float32(1), standard.shape[0], standard.shape[1]
+    for s in range(slots):
+        if gates.shape[1] == 0:
+            for d in range(size):
+                grad_candidate[s, d] = grad[s, d]
+                grad[s, d] = np.float32(0)
+        elif gates.shape[1] == 2:
+            opened, kept = gates[s, 0], gates[s, 1]
+            grad_opened, grad_kept = np.float32(0), np.float32(0)
+            for d in range(size):
+                g = grad[s, d]
+                candidate = tanh(value(standard[s, d]) * gamma[d] + beta[d])
+                grad_opened += g * candidate
+                grad_kept += g * value(memory[s, d])
+                grad_candidate[s, d] = g * opened * (one - candidate * candidate)
+                grad[s, d] = g * kept
+            grad_gates[s, 0] = grad_opened * opened * (one - opened)
+            grad_gates[s, 1] = grad_kept * kept * (one - kept)
+        else:
+            opened_row, kept_row = gates[s][:size], gates[s][size:]
+            grad_opened_row, grad_kept_row = grad_gates[s][:size], grad_gates[s][size:]
+            for d in range(size):
+                g = grad[s, d]
+                candidate = tanh(value(standard[s, d]) * gamma[d] + beta[d])
+                grad_opened_row[d] = g * candidate * opened_row[d] * (one - opened_row[d])
+                grad_kept_row[d] = g * value(memory[s, d]) * kept_row[d] * (one - kept_row[d])
+                grad_candidate[s, d] = g * opened_row[d] * (one - candidate * candidate)
+                grad[s, d] = g * kept_row[d]
