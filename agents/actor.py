@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rmc_rl.cores import State
+from rmc_rl.cores import State, unchanged_weights
 from rmc_rl.network import Observation, RecurrentActorCritic
 from rmc_rl.policies import to_env_actions
 
@@ -51,9 +51,10 @@ class Actor:
             FloatingPointError: the environment gave an observation or a reward that is not finite.
         """
         self.trajectory.initial_state = self.state
-        for t in range(self.settings.unroll_length):
-            if not self._step(t, on_step):
-                return None
+        with unchanged_weights():
+            for t in range(self.settings.unroll_length):
+                if not self._step(t, on_step):
+                    return None
         self._write_observation(self.settings.unroll_length)
         return self.trajectory
 

@@ -2,12 +2,23 @@
 
 from typing import Any
 
-from .core import Core, IdentityCore, State, reset_state
+from .core import Core, IdentityCore, State, reset_state, unchanged_weights
 from .gru import GRU
 from .lstm import LSTM
 from .relational_memory import RelationalMemory
 
-__all__ = ["CORES", "GRU", "LSTM", "Core", "IdentityCore", "RelationalMemory", "State", "make_core", "reset_state"]
+__all__ = [
+    "CORES",
+    "GRU",
+    "LSTM",
+    "Core",
+    "IdentityCore",
+    "RelationalMemory",
+    "State",
+    "make_core",
+    "reset_state",
+    "unchanged_weights",
+]
 
 CORES: dict[str, type[Core]] = {
     "rmc": RelationalMemory,

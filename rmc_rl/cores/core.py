@@ -1,6 +1,9 @@
 """What a recurrent core is, and the one place where a state is reset."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -9,6 +12,24 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
 UnrollPath = Literal["fused", "fused, bf16", "loop"]
+
+
+_kept: ContextVar[dict[int, Tensor] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def unchanged_weights() -> Iterator[None]:
+    """While inside, no weight changes: what cores make of them is made once, and not at every step of an actor."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def kept_of_weights() -> dict[int, Tensor] | None:
+    """By `id`, what has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
+    return _kept.get()
 
 
 def reset_state(starts: Tensor, initial_state: State, state: State) -> State:

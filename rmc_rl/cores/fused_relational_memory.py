@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import rmc_arrays as arrays
 from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
-from .products import affine, bias_gradient, input_gradient, operand, weight_gradient
+from .products import affine, bias_gradient, input_gradient, weight_gradient, weight_operand
 from .rmc_backward import backward
 from .rmc_forward import forward
 
@@ -222,17 +222,17 @@ def _weights(core: RelationalMemory, precision: Precision) -> arrays.Weights:
     block, layers = _block(core), _mlp_layers(core)
     gates = torch.empty(0, core.size) if core.gate_style is None else core.gate_from_memory.weight
     return arrays.Weights(
-        qkv=operand(block.qkv.weight, precision),
+        qkv=weight_operand(block.qkv.weight, precision),
         qkv_bias=array(block.qkv.bias),
         qkv_gamma=array(block.qkv_norm.weight),
         qkv_beta=array(block.qkv_norm.bias),
         attention_gamma=array(block.attention_norm.weight),
         attention_beta=array(block.attention_norm.bias),
-        mlp=tuple(operand(layer.weight, precision) for layer in layers),
+        mlp=tuple(weight_operand(layer.weight, precision) for layer in layers),
         mlp_bias=tuple(array(layer.bias) for layer in layers),
         mlp_gamma=array(block.mlp_norm.weight),
         mlp_beta=array(block.mlp_norm.bias),
-        gates=operand(gates, precision) if len(gates) > 2 else array(gates),  # two columns are no matrix product
+        gates=weight_operand(gates, precision) if len(gates) > 2 else array(gates),  # two columns are no matrix product
     )
 
 

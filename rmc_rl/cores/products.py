@@ -10,15 +10,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .core import kept_of_weights
 from .matmul import linear, linear_backward, linear_weight_gradient
 from .native import Precision, array
 
 
+def weight_operand(weight: Tensor, precision: Precision) -> NDArray[Any]:
+    """A weight [O, I] as compiled products take it."""
+    known = kept_of_weights()
+    if precision == "fp32" or known is None:
+        return operand(weight, precision)
+    if id(weight) not in known:
+        known[id(weight)] = _in_bf16(weight)
+    return array(known[id(weight)])
+
+
 def operand(matrix: Tensor, precision: Precision) -> NDArray[Any]:
-    """A matrix as compiled products take it; one of uint16 is so already."""
-    if precision == "bf16" and matrix.dtype != torch.uint16:
-        matrix = matrix.detach().to(torch.bfloat16).view(torch.uint16)
-    return array(matrix)
+    """Any other matrix; one of uint16 is in bfloat16 already."""
+    return array(matrix if precision == "fp32" or matrix.dtype == torch.uint16 else _in_bf16(matrix))
+
+
+def _in_bf16(matrix: Tensor) -> Tensor:
+    return matrix.detach().to(torch.bfloat16).view(torch.uint16)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, precision: Precision) -> Tensor:
@@ -26,7 +39,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, precision: Precision) -> Ten
     if precision == "fp32":
         return F.linear(x, weight, bias)
     out = x.new_empty(*x.shape[:-1], len(weight))
-    linear(array(x.flatten(0, -2)), operand(weight, precision), out.flatten(0, -2).numpy())
+    linear(array(x.flatten(0, -2)), weight_operand(weight, precision), out.flatten(0, -2).numpy())
     return out.add_(bias)
 
 
@@ -35,7 +48,7 @@ def input_gradient(grad: Tensor, weight: Tensor, precision: Precision) -> Tensor
     if precision == "fp32":
         return grad @ weight
     out = weight.new_empty(*grad.shape[:-1], weight.shape[1])
-    linear_backward(array(grad.flatten(0, -2)), operand(weight, precision), out.flatten(0, -2).numpy(), False)
+    linear_backward(array(grad.flatten(0, -2)), weight_operand(weight, precision), out.flatten(0, -2).numpy(), False)
     return out
 
 

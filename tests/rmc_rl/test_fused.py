@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmc_rl.cores import GRU, LSTM, RelationalMemory, blas, primitives, storage
+from rmc_rl.cores import GRU, LSTM, RelationalMemory, blas, primitives, storage, unchanged_weights
 from rmc_rl.cores.native import Loan
 
 # A layer norm of two or three numbers is close to a step: its gradients say nothing of precision.
@@ -187,6 +187,27 @@ def test_bf16_is_as_precise_as_autocast(kind, configuration):
     fused, usual = (torch.stack(found).median(dim=0).values for found in zip(*errors, strict=True))
     assert fused.mean() <= usual.mean()
     assert (fused <= 2 * usual).all(), f"{fused} against {usual}"
+
+
+@needs_bf16
+@every_core
+def test_weights_are_rounded_anew_but_where_they_are_said_not_to_change(kind, configuration):
+    core = _core(configuration, 0, kind)
+    x, state, starts = _unroll_inputs(core, 4, 7)
+
+    def outputs():
+        with torch.no_grad(), _autocast():
+            return core.unroll(x, state, starts)[0]
+
+    with unchanged_weights():
+        first = outputs()
+        torch.testing.assert_close(outputs(), first, rtol=0, atol=0)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.data.mul_(2)  # a change that torch does not count
+    assert not torch.equal(outputs(), first)
+    with unchanged_weights():
+        assert not torch.equal(outputs(), first)
 
 
 def test_rounding_to_bf16_is_that_of_torch():
