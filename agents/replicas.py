@@ -1,7 +1,8 @@
 """Replicas: processes that act and learn in lock step, each on its share of the environments.
 
-Their gradients are averaged before every step of the optimizer, so that N replicas of M / N environments learn what one
-process of M would. The functions speak for this process in `torch.distributed`'s group; without one, it is alone.
+Their gradients are averaged before every step of the optimizer, or added up where the loss is a sum, so that N replicas
+of M / N environments learn what one process of M would. The functions speak for this process in `torch.distributed`'s
+group; without one, it is alone.
 """
 
 import multiprocessing
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -40,15 +41,18 @@ def average(tensor: Tensor) -> Tensor:
     return total / count()
 
 
-def average_gradients(module: nn.Module) -> None:
-    """Replace the module's gradients by their means over all replicas."""
+def reduce_gradients(module: nn.Module, reduction: Literal["mean", "sum"]) -> None:
+    """Replace the module's gradients by their means over all replicas, or their sums."""
     if count() == 1:
         return
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    averages = average(torch.cat([gradient.flatten() for gradient in gradients]))
-    parts = torch.split(averages, [gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, parts, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    total = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(total)
+    if reduction == "mean":
+        total /= count()
+    parts = torch.split(total, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def share_parameters(module: nn.Module) -> None:
