@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.policies import RecurrentPolicy
@@ -63,6 +64,11 @@ class IMPALA(ActorCritic):
         self._recipe = recipe
         return replace(recipe, n_envs=1).make()
 
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """As in Stable-Baselines3; and actors that are processes begin with this seed."""
+        self.seed = seed
+        super().set_random_seed(seed)
+
     @property
     def num_envs(self) -> int:
         return self._recipe.n_envs if self._recipe else self.n_envs
@@ -86,4 +92,12 @@ class IMPALA(ActorCritic):
         from .local_actors import LocalActors
 
         assert self._recipe is not None, "load() takes an environment"
-        return LocalActors(self._recipe, self.policy, self.hyperparameters, self.placement, share, self.seed)
+        return LocalActors(
+            self._recipe, self.policy, self.hyperparameters, self.placement, share, self._seed_of_actors()
+        )
+
+    def _seed_of_actors(self) -> int | None:
+        """The model's seed, and another one in every later call of `learn`, which would play the same games again."""
+        if self.seed is None or self.num_timesteps == 0:
+            return self.seed
+        return int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0] >> 1)

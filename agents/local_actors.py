@@ -22,7 +22,7 @@ from .environments import Recipe
 from .hyperparameters import Hyperparameters
 from .lag_log import LagLog
 from .placement import SLOTS, Placement
-from .processes import end
+from .processes import ActorError, end
 from .shared_parameters import SharedParameters
 from .trajectory import Trajectory
 
@@ -30,10 +30,6 @@ RESTART_WINDOW = 600.0
 """Seconds within which restarts are counted."""
 LOOK_AFTER = 1.0
 """Seconds without a message after which the processes are looked after; a death is a message as a rule."""
-
-
-class ActorError(RuntimeError):
-    """Actors fail for good; a note carries the last one's traceback."""
 
 
 @dataclass

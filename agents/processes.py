@@ -11,10 +11,19 @@ from multiprocessing.process import BaseProcess
 SECONDS_TO_END = 5.0
 
 
-def follow_parent() -> None:
-    """Leave SIGINT and SIGTERM, which may reach all processes at once, to the parent, and end soon after it has."""
+class ActorError(RuntimeError):
+    """Actors fail for good; a note carries the last one's traceback."""
+
+
+def ignore_signals() -> None:
+    """Leave SIGINT and SIGTERM, which may reach all processes at once, to the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def follow_parent() -> None:
+    """Leave signals to the parent, and end soon after it has ended."""
+    ignore_signals()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()

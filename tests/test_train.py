@@ -93,7 +93,8 @@ def documented_fields(configuration: type, prefix: str = "--") -> dict[str, str]
     """Of each option, its documentation: the text below the field."""
     documentation = {
         parameter.arg_name: parameter.description or ""
-        for parameter in docstring_parser.parse_from_object(configuration).params
+        for base in reversed(configuration.__mro__[:-1])
+        for parameter in docstring_parser.parse_from_object(base).params
     }
     options: dict[str, str] = {}
     for field in fields(configuration):
