@@ -252,6 +252,7 @@ class LocalActors:
             return
         if isinstance(message, Failure):
             actor.failure = message
+            self._replace(index)
         elif isinstance(message, Unroll):
             self.log.produced(message, self.num_rows * self.unroll_length)
             parts = self.parts[index * SLOTS + message.slot]
