@@ -114,13 +114,13 @@ def agent_game(options: argparse.Namespace) -> Game:
     """
     import torch
 
-    from agents.a2c import A2C
+    from agents.saved_model import SavedModel
     from agents.watch import make_watched_env, pace, watch
     from rmc_rl.run_folder import RunFolder
 
     folder = RunFolder.open(options.run or QUICK_START)
     environment = read_environment(folder)
-    policy = A2C.load(model_path(folder, options.model), device="cpu").policy
+    policy = SavedModel.read(model_path(folder, options.model)).policy
     env = make_watched_env(environment.id, environment.kwargs, environment.previous_action_reward)
     seed = choose_seed(options)
     torch.manual_seed(seed)

@@ -25,11 +25,15 @@ def main(arguments: list[str]) -> int:
 
     import gymnasium  # heavy imports wait until the arguments are known to be good
 
-    from agents.replicas import ReplicaError
+    from agents.processes import ActorError
+    from agents.replicas import ReplicaError, launched
     from agents.training import Training
     from rmc_rl.checkpoint import CheckpointError
     from rmc_rl.run_folder import RunFolder
 
+    launch = launched()
+    if launch is not None and launch.rank > 0:
+        return follow_first(config, launch.rank)
     try:
         if resume:
             training = Training.resume(config, RunFolder.open(resume))
@@ -42,6 +46,9 @@ def main(arguments: list[str]) -> int:
     print(f"run folder: {folder}")
     try:
         evaluation = training.run()
+    except ActorError as error:
+        print(*getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
     except (FloatingPointError, ReplicaError, CheckpointError, OSError) as error:  # OSError: a full disk
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
     except KeyboardInterrupt:  # a second one while training, or the first while evaluating
@@ -51,6 +58,19 @@ def main(arguments: list[str]) -> int:
     else:
         print(describe(evaluation.summary()))
         print(f"watch it play: python play.py {folder}")
+    return 0
+
+
+def follow_first(config: AgentRun, rank: int) -> int:
+    """What torchrun's other processes do: learn, and leave the rest to the first. Returns the exit code."""
+    from agents.processes import ActorError
+    from agents.replicas import ReplicaError
+    from agents.training import follow
+
+    try:
+        follow(config)
+    except (FloatingPointError, ReplicaError, ActorError, ValueError, TypeError) as error:
+        return fail(f"replica {rank}: {error}", code=1)
     return 0
 
 

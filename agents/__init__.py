@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .placement import Placement
+
 if TYPE_CHECKING:
     from .a2c import A2C
+    from .impala import IMPALA
 
-__all__ = ["A2C"]
+__all__ = ["A2C", "IMPALA", "Placement"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from .a2c import A2C
 
         return A2C
+    if name == "IMPALA":
+        from .impala import IMPALA
+
+        return IMPALA
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

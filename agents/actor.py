@@ -1,6 +1,7 @@
 """The actor: steps a batch of environments with the current policy and hands over unrolls."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -31,12 +32,14 @@ class Actor:
     def __init__(self, env: VecEnv, network: RecurrentActorCritic, settings: Hyperparameters) -> None:
         self.env, self.network, self.settings = env, network, settings
         self.device = next(network.parameters()).device
-        self.trajectory = Trajectory.allocate(
-            settings.unroll_length, env.num_envs, network.observation_space, network.action_space, self.device
-        )
         self.observation: VecObservation | None = None
         self.starts = np.ones(env.num_envs, dtype=bool)
         self.state: State = network.initial_state(env.num_envs)
+
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """Where unrolls go that are given no other place."""
+        return Trajectory.allocate(self.settings.unroll_length, self.env.num_envs, self.network, self.device)
 
     def start(self, observation: VecObservation) -> None:
         """Go on from the first observation of fresh episodes in all rows."""
@@ -44,23 +47,28 @@ class Actor:
         self.starts = np.ones(self.env.num_envs, dtype=bool)
 
     @torch.no_grad()
-    def unroll(self, on_step: OnStep) -> Trajectory | None:
-        """The next unroll, valid until the next call, which writes over it; None if `on_step` said stop.
+    def unroll(self, on_step: OnStep, trajectory: Trajectory | None = None) -> Trajectory | None:
+        """The next unroll; None if `on_step` said stop.
+
+        Args:
+            on_step: called after each vector step.
+            trajectory: where to write it; None for the actor's own, which the next call writes over.
 
         Raises:
             FloatingPointError: the environment gave an observation or a reward that is not finite.
         """
-        self.trajectory.initial_state = self.state
+        trajectory = trajectory or self.trajectory
+        for target, leaf in zip(trajectory.initial_state, self.state, strict=True):
+            target.copy_(leaf)
         with unchanged_weights():
             for t in range(self.settings.unroll_length):
-                if not self._step(t, on_step):
+                if not self._step(trajectory, t, on_step):
                     return None
-        self._write_observation(self.settings.unroll_length)
-        return self.trajectory
+        self._write_observation(trajectory, self.settings.unroll_length)
+        return trajectory
 
-    def _step(self, t: int, on_step: OnStep) -> bool:
-        trajectory = self.trajectory
-        self._write_observation(t)
+    def _step(self, trajectory: Trajectory, t: int, on_step: OnStep) -> bool:
+        self._write_observation(trajectory, t)
         output, self.state = self.network.step(trajectory.observation(t), self.state, trajectory.starts[t])
         distribution = self.network.distribution(output.policy)
         actions = distribution.sample()  # [B, ...]
@@ -98,8 +106,8 @@ class Actor:
         output, _ = self.network.step(observations, state, starts)
         return output.value
 
-    def _write_observation(self, t: int) -> None:
-        target, observation = self.trajectory.observations, self.observation
+    def _write_observation(self, trajectory: Trajectory, t: int) -> None:
+        target, observation = trajectory.observations, self.observation
         if isinstance(observation, dict):
             for key, part in observation.items():
                 _check_finite(f"observation[{key!r}]", part)
@@ -108,7 +116,7 @@ class Actor:
             assert observation is not None, "start() comes first"
             _check_finite("observation", observation)
             cast(Tensor, target)[t] = torch.from_numpy(observation)
-        self.trajectory.starts[t] = torch.from_numpy(self.starts)
+        trajectory.starts[t] = torch.from_numpy(self.starts)
 
     def _to_tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rmc_rl.run_folder import RunFolder, to_json, write_text
 
-from .a2c import A2C
+from .actor_critic import ActorCritic
 from .evaluate import evaluate
 
 
@@ -122,7 +122,7 @@ class BestModel(BaseCallback):
         if self.num_timesteps < self.next:
             return
         self.next += self.interval
-        summary = evaluate(cast(A2C, self.model).policy, self.env, self.episodes, self.seed).summary()
+        summary = evaluate(cast(ActorCritic, self.model).policy, self.env, self.episodes, self.seed).summary()
         for name in summary.keys() - {"episodes"}:
             self.logger.record(f"eval/{name}", summary[name])
         if summary["mean_return"] > self.best:

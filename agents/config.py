@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, ImpalaHyperparameters
+from .placement import Placement
 
 PolicyName = Literal["RMCPolicy", "LSTMPolicy", "GRUPolicy", "FeedForwardPolicy"]
 
@@ -18,7 +19,7 @@ class EnvironmentConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of that environment. Mini-Pacman: mode, viewport, observation, frame_cap."""
     num_envs: int = 128
-    """Environments that are stepped together."""
+    """Environments of all actors and replicas together."""
     previous_action_reward: bool = True
     """Whether the agent also observes its previous action and reward."""
 
@@ -97,7 +98,14 @@ class AgentRun:
     """Minutes between two checkpoints."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    algorithm: Literal["A2C", "IMPALA"] = "A2C"
+    """How the agent learns; each has settings of its own."""
     agent: Hyperparameters = field(default_factory=Hyperparameters)
+    """A2C's."""
+    impala: ImpalaHyperparameters = field(default_factory=ImpalaHyperparameters)
+    """IMPALA's."""
+    placement: Placement = field(default_factory=Placement)
+    """IMPALA's: where its actors run."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
@@ -107,12 +115,39 @@ class AgentRun:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
         check_at_least("threads", self.threads, 1)
+        check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        self._check_algorithm()
         if self.replicas is not None:
             check_at_least("replicas", self.replicas, 1)
-            if self.environment.num_envs % self.replicas:
-                num_envs = self.environment.num_envs
-                raise ValueError(f"replicas must divide environment.num_envs, {num_envs}, got {self.replicas}")
-        check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        self.check_shares(self.replicas or 1)
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of the algorithm."""
+        return self.impala if self.algorithm == "IMPALA" else self.agent
+
+    def check_shares(self, replicas: int) -> None:
+        """Raise a ValueError unless so many replicas can share environments and batch evenly."""
+        num_envs = self.environment.num_envs
+        if num_envs % replicas:
+            raise ValueError(f"replicas must divide environment.num_envs, {num_envs}, got {replicas}")
+        if self.algorithm == "IMPALA":
+            self.placement.check_shares(num_envs, self.impala.batch_size, replicas)
+
+    def _check_algorithm(self) -> None:
+        """What is set for the other algorithm would have no effect."""
+        if self.algorithm == "A2C":
+            self._check_idle("impala", ImpalaHyperparameters())
+            self._check_idle("placement", Placement())
+        else:
+            self._check_idle("agent", Hyperparameters())
+        if self.placement.kind != "sync" and self.threads != 1:
+            raise ValueError(f"threads must be 1 with placement.kind {self.placement.kind}, got {self.threads}")
+
+    def _check_idle(self, name: str, default: object) -> None:
+        if getattr(self, name) != default:
+            instead = ", whose settings are in impala" if name == "agent" else ""
+            raise ValueError(f"{name} must be left out with algorithm {self.algorithm}{instead}")
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """What an actor-critic agent is trained with.
+    """What an actor-critic agent is trained with; the defaults are A2C's.
 
     Raises:
         ValueError: a value outside its range; the message names field, value and range.
@@ -16,7 +16,7 @@ class Hyperparameters:
     unroll_length: int = 40
     """Steps per environment between two updates, and the length of backpropagation through time."""
     learning_rate: float = 5e-4
-    """Adam's step size."""
+    """The optimizer's step size."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """Whether the learning rate stays or falls linearly to 0 at the last step."""
     discount: float = 0.99
@@ -33,10 +33,23 @@ class Hyperparameters:
     """Gradients are scaled down to this global norm when they exceed it."""
     normalize_advantages: bool = True
     """Whether advantages are brought to mean 0 and deviation 1 in every update."""
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    """Whether the loss is the mean over all steps of a batch, or their sum: that of all replicas' steps."""
+    rho_bar: float = 1.0
+    """V-trace: importance weights of temporal differences and of the policy gradient are clipped here."""
+    c_bar: float = 1.0
+    """V-trace: importance weights along the trace are clipped here."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """adam, or rmsprop as in TensorFlow: epsilon stands inside the root, and the mean square begins at 1."""
+    rmsprop_decay: float = 0.99
+    """RMSProp: what remains of the mean square in every update."""
+    rmsprop_epsilon: float = 0.01
+    """RMSProp: added to the mean square, inside the root."""
+    rmsprop_momentum: float = 0.0
+    """RMSProp: what remains of the last step in every update."""
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.unroll_length, int) and not isinstance(self.unroll_length, bool)
-        self._check("unroll_length", whole and self.unroll_length >= 1, "a whole number of at least 1")
+        self._check("unroll_length", _is_positive_int(self.unroll_length), "a whole number of at least 1")
         self._check("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._check(
             "learning_rate_schedule", self.learning_rate_schedule in ("constant", "linear"), "'constant' or 'linear'"
@@ -47,7 +60,38 @@ class Hyperparameters:
         self._check("entropy_cost", 0 <= self.entropy_cost < math.inf, "at least 0")
         self._check("value_cost", 0 <= self.value_cost < math.inf, "at least 0")
         self._check("max_gradient_norm", self.max_gradient_norm > 0, "above 0")
+        self._check("loss_reduction", self.loss_reduction in ("mean", "sum"), "'mean' or 'sum'")
+        self._check("rho_bar", self.rho_bar > 0, "above 0")
+        self._check("c_bar", self.c_bar > 0, "above 0")
+        self._check("optimizer", self.optimizer in ("adam", "rmsprop"), "'adam' or 'rmsprop'")
+        self._check("rmsprop_decay", 0 <= self.rmsprop_decay < 1, "from 0 to below 1")
+        self._check("rmsprop_epsilon", 0 < self.rmsprop_epsilon < math.inf, "above 0")
+        self._check("rmsprop_momentum", 0 <= self.rmsprop_momentum < 1, "from 0 to below 1")
 
     def _check(self, field: str, holds: bool, legal: str) -> None:
         if not holds:
             raise ValueError(f"{field} must be {legal}, got {getattr(self, field)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImpalaHyperparameters(Hyperparameters):
+    """The same with IMPALA's defaults (Espeholt et al. 2018, arXiv 1802.01561, appendix G), and its batch."""
+
+    batch_size: int = 32
+    """Unrolls, of one environment each, in an update: over all replicas together."""
+    unroll_length: int = 20
+    learning_rate: float = 6e-4
+    learning_rate_schedule: Literal["constant", "linear"] = "linear"
+    gae_lambda: float = 1.0
+    max_gradient_norm: float = 40.0
+    normalize_advantages: bool = False
+    loss_reduction: Literal["mean", "sum"] = "sum"
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("batch_size", _is_positive_int(self.batch_size), "a whole number of at least 1")
+
+
+def _is_positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

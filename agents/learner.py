@@ -1,6 +1,7 @@
-"""The learner: one gradient step from one unroll of all environments."""
+"""The learner: one gradient step from one batch of unrolls."""
 
 import torch
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor
 
 from rmc_rl.network import RecurrentActorCritic
@@ -13,14 +14,14 @@ from .vtrace import vtrace
 
 
 class Learner:
-    """Updates a network by the actor-critic loss with V-trace targets, with Adam.
+    """Updates a network by the actor-critic loss with V-trace targets.
 
     An actor that lags behind is corrected for; one that does not makes this A2C with GAE.
     """
 
     def __init__(self, network: RecurrentActorCritic, settings: Hyperparameters) -> None:
         self.network, self.settings = network, settings
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, eps=1e-5, fused=True)
+        self.optimizer = make_optimizer(network, settings)
 
     def update(self, trajectory: Trajectory) -> dict[str, float]:
         """One step on the trajectory's loss; returns what to log.
@@ -31,7 +32,7 @@ class Learner:
         loss, metrics = self.loss(trajectory)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        replicas.average_gradients(self.network)
+        replicas.reduce_gradients(self.network, self.settings.loss_reduction)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         if not norm.isfinite():
             raise FloatingPointError("the gradient is not finite (NaN or infinite)")
@@ -39,7 +40,7 @@ class Learner:
         return {name: tensor.item() for name, tensor in {**metrics, "loss": loss, "gradient_norm": norm}.items()}
 
     def loss(self, trajectory: Trajectory) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to be minimised, and its parts."""
+        """The scalar to be minimised, and its parts, which are means over all steps, whatever the loss is."""
         settings = self.settings
         output, _ = self.network(trajectory.observations, trajectory.initial_state, trajectory.starts)  # [T + 1, B]
         values, bootstrap_value = output.value[:-1], output.value[-1]
@@ -55,6 +56,9 @@ class Learner:
             trajectory.rewards,
             values,
             bootstrap_value,
+            rho_bar=settings.rho_bar,
+            c_bar=settings.c_bar,
+            pg_rho_bar=settings.rho_bar,
             lam=settings.gae_lambda,
         )
         if settings.normalize_advantages:
@@ -69,5 +73,20 @@ class Learner:
             + settings.value_cost * parts["value_loss"]
             + settings.entropy_cost * parts["entropy_loss"]
         )
+        if settings.loss_reduction == "sum":
+            loss = loss * values.numel()
         explained = 1 - (vs - values.detach()).var(correction=0) / vs.var(correction=0)
         return loss, {name: part.detach() for name, part in parts.items()} | {"explained_variance": explained}
+
+
+def make_optimizer(network: RecurrentActorCritic, settings: Hyperparameters) -> torch.optim.Optimizer:
+    """The optimizer of the settings, for all of the network's parameters."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=settings.learning_rate, eps=1e-5, fused=True)
+    return RMSpropTFLike(
+        network.parameters(),
+        lr=settings.learning_rate,
+        alpha=settings.rmsprop_decay,
+        eps=settings.rmsprop_epsilon,
+        momentum=settings.rmsprop_momentum,
+    )

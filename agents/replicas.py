@@ -1,29 +1,43 @@
 """Replicas: processes that act and learn in lock step, each on its share of the environments.
 
-Their gradients are averaged before every step of the optimizer, so that N replicas of M / N environments learn what one
-process of M would. The functions speak for this process in `torch.distributed`'s group; without one, it is alone.
+Their gradients are averaged before every step of the optimizer, or added up where the loss is a sum, so that N replicas
+of M / N environments learn what one process of M would. The functions speak for this process in `torch.distributed`'s
+group; without one, it is alone.
 """
 
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-SECONDS_TO_END = 10.0
+from .processes import ActorError, end, follow_parent, ignore_signals
 
 
 class ReplicaError(RuntimeError):
     """A replica ended before its time."""
+
+
+class Launch(NamedTuple):
+    """This process among those that torchrun has started."""
+
+    rank: int
+    number: int
+
+
+def launched() -> Launch | None:
+    """What torchrun says, or None if it has not started this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return Launch(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 def count() -> int:
@@ -40,15 +54,18 @@ def average(tensor: Tensor) -> Tensor:
     return total / count()
 
 
-def average_gradients(module: nn.Module) -> None:
-    """Replace the module's gradients by their means over all replicas."""
+def reduce_gradients(module: nn.Module, reduction: Literal["mean", "sum"]) -> None:
+    """Replace the module's gradients by their means over all replicas, or their sums."""
     if count() == 1:
         return
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    averages = average(torch.cat([gradient.flatten() for gradient in gradients]))
-    parts = torch.split(averages, [gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, parts, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    total = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(total)
+    if reduction == "mean":
+        total /= count()
+    parts = torch.split(total, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def share_parameters(module: nn.Module) -> None:
@@ -67,9 +84,41 @@ def agree(decision: bool) -> bool:
     return bool(message)
 
 
+def announce(text: str) -> str:
+    """What the first of torchrun's processes says to the others; elsewhere what is given."""
+    if launched() is None:
+        return text
+    message = [text]
+    dist.broadcast_object_list(message)
+    return message[0]
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """While inside, this process is in the group of all that torchrun has started.
+
+    Raises:
+        ReplicaError: another process has ended.
+    """
+    launch = launched()
+    assert launch is not None
+    try:
+        _join_group(launch.rank, launch.number, "env://")
+        if launch.rank > 0:
+            ignore_signals()  # torchrun passes them on to all; the first process decides
+        yield
+    except RuntimeError as error:
+        if isinstance(error, ActorError):
+            raise
+        raise ReplicaError(f"another replica has ended: {' '.join(str(error).split())}") from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
 @contextmanager
 def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> Iterator[None]:
-    """While inside, this process is the first of `number` replicas.
+    """While inside, this process is the first of `number` replicas: those that torchrun has started, or new ones.
 
     Args:
         number: of replicas, 1 for this process alone.
@@ -80,17 +129,21 @@ def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> I
         ReplicaError: a replica was killed.
         Exception: whatever a replica raised.
     """
+    if launched() is not None:
+        with joined():
+            yield
+        return
     if number == 1:
         yield
         return
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        store = os.path.join(folder, "store")
+        store = f"file://{os.path.join(folder, 'store')}"
         others: list[tuple[BaseProcess, Connection]] = []
         try:
             for rank in range(1, number):
                 here, there = context.Pipe()
-                other = context.Process(target=_replica, args=(rank, number, store, prepare, there), daemon=True)
+                other = context.Process(target=_replica, args=(rank, number, store, prepare, there))
                 other.start()
                 there.close()
                 others.append((other, here))
@@ -105,15 +158,13 @@ def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> I
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
-            for process, _ in others:
-                process.join(SECONDS_TO_END)
-                process.kill()
+            end(process for process, _ in others)
 
 
 def _replica(
     rank: int, number: int, store: str, prepare: Callable[[int], Callable[[], object]], connection: Connection
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first replica decides
+    follow_parent()
     try:
         work = prepare(rank)
         connection.send(None)
@@ -127,9 +178,14 @@ def _replica(
 
 
 def _join_group(rank: int, number: int, store: str) -> None:
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # they are all on this machine
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=number)
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", number)) == number
+    if on_this_machine and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "gloo"
+    if launched() is not None and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # a GPU for each
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=number)
 
 
 def _await_ready(others: list[tuple[BaseProcess, Connection]]) -> None:

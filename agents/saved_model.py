@@ -9,8 +9,10 @@ from torch import Tensor
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rmc_rl.policies import RecurrentPolicy, restore_policy
 
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, ImpalaHyperparameters
 
+HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {"A2C": Hyperparameters, "IMPALA": ImpalaHyperparameters}
+"""By the algorithm's name."""
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
 """What an algorithm remembers of its training so far."""
 
@@ -43,21 +45,26 @@ class SavedModel:
         save_checkpoint(path, "model", data, tensors)
 
     @classmethod
-    def read(cls, path: str | Path, algorithm: str) -> "SavedModel":
+    def read(cls, path: str | Path, algorithm: str | None = None) -> "SavedModel":
         """The model that `write` wrote.
+
+        Args:
+            path: the file; `.zip` is added if there is no suffix.
+            algorithm: whose model it must be; None for any.
 
         Raises:
             CheckpointError: no such file, or it is damaged, or holds something else.
         """
         data, tensors = load_checkpoint(path, "model")
-        if data.get("algorithm") != algorithm:
-            raise CheckpointError(f"{path}: holds a {data.get('algorithm')!r} model, not {algorithm}")
+        legal = [algorithm] if algorithm else sorted(HYPERPARAMETERS)
+        if (algorithm := data.get("algorithm")) not in legal:
+            raise CheckpointError(f"{path}: holds a {algorithm!r} model, not {' or '.join(legal)}")
         try:
             return cls(
                 algorithm=algorithm,
                 policy=restore_policy(path, data["policy"], _group(tensors, "policy/")),
                 optimizer=_group(tensors, "optimizer/"),
-                hyperparameters=Hyperparameters(**data["hyperparameters"]),
+                hyperparameters=HYPERPARAMETERS[algorithm](**data["hyperparameters"]),
                 n_envs=data["n_envs"],
                 seed=data["seed"],
                 counters={name: data["counters"][name] for name in COUNTERS},

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,18 @@ from rmc_rl.policies import RecurrentPolicy
 from rmc_rl.run_folder import RunFolder, RunFolderError, to_json, write_text
 from rmc_rl.vec_env import make_vec_env
 
+from . import replicas
 from .a2c import A2C
+from .actor_critic import ActorCritic
 from .callbacks import BestModel, Checkpoint, Progress, StopOnSignal
 from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
-from .replicas import replicated
+from .impala import IMPALA
+from .replicas import launched, replicated
 from .video import record_policy
 from .watch import make_watched_env
 
+ALGORITHMS: dict[str, type[ActorCritic]] = {"A2C": A2C, "IMPALA": IMPALA}
 # Seeds of the games that are not trained on: a run's own seed is below all of them.
 BEST_MODEL_SEED = 1_000_000
 FINAL_SEED = 2_000_000
@@ -42,7 +47,7 @@ class Training:
 
     config: AgentRun
     folder: RunFolder
-    agent: A2C
+    agent: ActorCritic
     checkpoint: Path | None = None
     """Where the agent comes from; None for a new one."""
 
@@ -89,6 +94,7 @@ class Training:
         Raises:
             FloatingPointError: something was not finite; the last checkpoint is kept.
             ReplicaError: another process of the run was killed.
+            ActorError: actors failed again and again.
             CheckpointError: a checkpoint could not be written.
         """
         stop = StopOnSignal()
@@ -113,6 +119,7 @@ class Training:
         left = max(0, total - self.agent.num_timesteps)
         number = self.config.replicas if left and self.config.replicas else 1
         with closing(progress), replicated(number, partial(prepare_replica, self.config, self.checkpoint)):
+            replicas.announce(str(self.checkpoint or ""))
             self.agent.learn(left, callbacks, reset_num_timesteps=False)
 
     def _evaluate(self) -> Evaluation:
@@ -140,18 +147,34 @@ class Training:
 
 
 def resolve_replicas(config: AgentRun) -> AgentRun:
-    """The configuration with a number of replicas; as many as the cores are good for if it has none."""
+    """The configuration with a number of replicas; as many as the cores are good for if it has none.
+
+    Raises:
+        ValueError: a device that is not there, or another number of replicas than torchrun has started.
+    """
     check_device(config.device)
+    if (launch := launched()) is not None:
+        if config.replicas not in (None, launch.number):
+            raise ValueError(f"replicas must be left out or {launch.number}, as torchrun says, got {config.replicas}")
+        return replace(config, replicas=launch.number)
     if config.replicas is not None:
         return config
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_envs, most = config.environment.num_envs, cores // config.threads
-    fitting = [n for n in range(1, most + 1) if num_envs % n == 0 and num_envs // n >= FEWEST_ENVS_OF_A_REPLICA]
+    fitting = [n for n in range(1, most + 1) if num_envs // n >= FEWEST_ENVS_OF_A_REPLICA and _can_share(config, n)]
     on_cpu = get_device(config.device).type == "cpu"
     return replace(config, replicas=max(fitting, default=1) if on_cpu else 1)
 
 
-def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) -> A2C:
+def _can_share(config: AgentRun, number: int) -> bool:
+    try:
+        config.check_shares(number)
+    except ValueError:
+        return False
+    return True
+
+
+def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) -> ActorCritic:
     """The agent of one replica, with its share of the environments: new, or as it was at a checkpoint.
 
     Raises:
@@ -160,17 +183,25 @@ def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) 
     """
     torch.set_num_threads(config.threads)
     num_envs = config.environment.num_envs // (config.replicas or 1)
-    env = make_envs(config.environment, num_envs)
+    algorithm = ALGORITHMS[config.algorithm]
+    settings: dict[str, Any] = {
+        "n_envs": num_envs,
+        "env_kwargs": config.environment.kwargs,
+        "previous_action_reward": config.environment.previous_action_reward,
+        "device": config.device,
+        **vars(config.hyperparameters),
+    }
+    if algorithm is IMPALA:
+        settings["placement"] = config.placement
     if checkpoint is None:
-        return A2C(
+        return algorithm(
             config.policy.name,
-            env,
+            config.environment.id,
             policy_kwargs=config.policy.kwargs(),
             seed=config.seed + rank * num_envs,  # row i of all environments starts from seed + i, whoever has it
-            device=config.device,
-            **vars(config.agent),
+            **settings,
         )
-    agent = A2C.load(checkpoint, env, device=config.device, **vars(config.agent))
+    agent = algorithm.load(checkpoint, config.environment.id, **settings)
     if not _is_policy(agent.policy, config.policy):
         raise ValueError(f"policy must stay what it is in {checkpoint}: for another one, start a new run")
     # With the run's own seed, the games it began with would be played again.
@@ -191,6 +222,22 @@ def prepare_replica(config: AgentRun, checkpoint: Path | None, rank: int) -> Cal
     agent = make_agent(config, checkpoint, rank)
     agent.set_logger(Logger(None, []))
     return partial(agent.learn, config.total_timesteps - agent.num_timesteps, reset_num_timesteps=False)
+
+
+def follow(config: AgentRun) -> None:
+    """Learn as one of torchrun's other processes, until the first one has enough.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: as for `Training.start`.
+        ReplicaError: another process has ended.
+        ActorError: actors failed again and again.
+    """
+    launch = launched()
+    assert launch is not None
+    config = resolve_replicas(config)
+    with replicas.joined():
+        checkpoint = replicas.announce("")
+        prepare_replica(config, Path(checkpoint) if checkpoint else None, launch.rank)()
 
 
 def check_device(name: str) -> None:

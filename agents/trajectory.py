@@ -1,6 +1,7 @@
 """One unroll of a batch of environments, time-major."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rmc_rl.cores import State
-from rmc_rl.network import Observation
+from rmc_rl.network import Observation, RecurrentActorCritic
 
 
 @dataclass
@@ -30,19 +31,16 @@ class Trajectory:
     """bool [T, B]: the step ended the episode, and nothing follows."""
     truncated: Tensor
     """bool [T, B]: the step cut the episode off."""
-    initial_state: State = ()
+    initial_state: State
     """The core's state before step 0, leaves [B, ...]."""
 
     @classmethod
     def allocate(
-        cls,
-        unroll_length: int,
-        batch_size: int,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        device: torch.device,
+        cls, unroll_length: int, batch_size: int, network: RecurrentActorCritic, device: torch.device | str
     ) -> Self:
         """Memory for unrolls of these sizes; observations keep the space's dtype (pixels stay uint8)."""
+        observation_space, action_space = network.observation_space, network.action_space
+        initial_state = network.initial_state(batch_size)
 
         def empty(num_steps: int, dtype: torch.dtype, *shape: int) -> Tensor:
             return torch.empty(num_steps, batch_size, *shape, dtype=dtype, device=device)
@@ -62,7 +60,47 @@ class Trajectory:
             behaviour_log_probs=empty(unroll_length, torch.float32),
             terminated=empty(unroll_length, torch.bool),
             truncated=empty(unroll_length, torch.bool),
+            initial_state=tuple(torch.empty(leaf.shape, dtype=leaf.dtype, device=device) for leaf in initial_state),
         )
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.starts.shape[1]
+
+    def split(self, width: int) -> list[Self]:
+        """Parts of `width` rows each, in order, that share this one's memory."""
+        return [
+            self._map(lambda tensor, axis, start=start: tensor.narrow(axis, start, width))  # type: ignore[misc]
+            for start in range(0, self.batch_size, width)
+        ]
+
+    def share_memory(self) -> Self:
+        """The same in memory that other processes can write."""
+        return self._map(lambda tensor, _: tensor.share_memory_())  # type: ignore[no-untyped-call]
+
+    def copy_(self, other: "Trajectory") -> None:
+        """Take over what another of the same sizes holds."""
+        for target, source in zip(self._tensors(), other._tensors(), strict=True):
+            target.copy_(source)
+
+    def _tensors(self) -> list[Tensor]:
+        tensors: list[Tensor] = []
+        self._map(lambda tensor, _: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
+        return tensors
+
+    def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        """The trajectory of function(tensor, its batch axis)."""
+        parts: dict[str, Any] = {}
+        for field in fields(self):
+            value, axis = getattr(self, field.name), 0 if field.name == "initial_state" else 1
+            if isinstance(value, dict):
+                parts[field.name] = {key: function(part, axis) for key, part in value.items()}
+            elif isinstance(value, tuple):
+                parts[field.name] = tuple(function(leaf, axis) for leaf in value)
+            else:
+                parts[field.name] = function(value, axis)
+        return type(self)(**parts)
 
     def observation(self, t: int) -> Observation:
         """The observations of step t, each part [B, ...]."""

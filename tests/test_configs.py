@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 import train
-from agents import A2C
 from agents.config import AgentRun
-from agents.training import make_envs
+from agents.training import ALGORITHMS, make_envs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -44,16 +43,17 @@ def test_nothing_else_is_there() -> None:
 def test_every_configuration_trains(name: str) -> None:
     """The environment takes its arguments, the policy takes the environment, and an update can be made."""
     config = load(name)
-    model = A2C(
+    model = ALGORITHMS[config.algorithm](
         config.policy.name,
         make_envs(config.environment, 2),
         policy_kwargs=config.policy.kwargs(),
         device="cpu",
         seed=0,
-        **vars(config.agent),
+        **vars(config.hyperparameters),
     )
-    model.learn(2 * config.agent.unroll_length)
-    assert model.num_timesteps == 2 * config.agent.unroll_length
+    steps = getattr(config.hyperparameters, "batch_size", 2) * config.hyperparameters.unroll_length
+    model.learn(steps)
+    assert model.num_timesteps == steps
     assert model._n_updates == 1
 
 
@@ -65,6 +65,16 @@ def test_only_what_differs_from_the_defaults(name: str) -> None:
     defaults = flatten(dataclasses.asdict(AgentRun()))
     repeated = [key for key, value in flatten(yaml.safe_load(text)).items() if value == defaults[key]]
     assert set(repeated) <= {"policy.name"}  # where policies are compared, each is named
+
+
+def test_impala_is_set_up_as_in_the_relational_memory_paper() -> None:
+    """Its BoxWorld agents: batches of 32 unrolls of 40 steps, discount 0.99, entropy cost 0.005, 4 slots of 4 x 64."""
+    config = load("mini_pacman_impala_rmc")
+    assert (config.algorithm, config.placement.kind) == ("IMPALA", "local")
+    settings = config.impala
+    assert (settings.batch_size, settings.unroll_length, settings.discount) == (32, 40, 0.99)
+    assert (settings.entropy_cost, settings.optimizer) == (0.005, "rmsprop")
+    assert config.policy.core_kwargs == {"mem_slots": 4, "head_size": 64, "num_heads": 4, "gate_style": "memory"}
 
 
 def test_quick_start_is_what_no_arguments_mean() -> None:

@@ -23,8 +23,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import play
 import train
-from agents import A2C
+from agents import A2C, IMPALA
 from agents.config import AgentRun
 from agents.evaluate import rollout
 from rmc_rl.checkpoint import load_checkpoint
@@ -43,6 +44,13 @@ TINY: dict[str, Any] = {
     "evaluation": {"interval": INTERVAL, "episodes": 3, "final_episodes": 4, "video_seconds": 0.5},
 }
 """A run that takes about a second."""
+TINY_IMPALA: dict[str, Any] = {
+    **{key: value for key, value in TINY.items() if key != "agent"},
+    "algorithm": "IMPALA",
+    "impala": {"unroll_length": UNROLL, "batch_size": NUM_ENVS},
+    "placement": {"kind": "local", "actors": 2},
+}
+"""The same with IMPALA, and actors in processes of their own."""
 FAULTY = ["--environment.id=tests.faulty_envs:Faulty-v0"]
 
 
@@ -93,7 +101,8 @@ def documented_fields(configuration: type, prefix: str = "--") -> dict[str, str]
     """Of each option, its documentation: the text below the field."""
     documentation = {
         parameter.arg_name: parameter.description or ""
-        for parameter in docstring_parser.parse_from_object(configuration).params
+        for base in reversed(configuration.__mro__[:-1])
+        for parameter in docstring_parser.parse_from_object(base).params
     }
     options: dict[str, str] = {}
     for field in fields(configuration):
@@ -227,6 +236,12 @@ def test_bad_configurations(text: str | bytes, reason: str, capsys: pytest.Captu
         ),  # the configuration's core_kwargs are the RMC's
         (["--agent.unroll_length=0"], "unroll_length must be .*at least 1"),
         (["--agent.learning_rate_schedule=cosine"], "learning_rate_schedule.*cosine"),
+        (["--algorithm=PPO"], "algorithm.*PPO"),
+        (["--algorithm=IMPALA"], "agent must be left out with algorithm IMPALA, whose settings are in impala"),
+        (["--impala.batch_size=4"], "impala must be left out with algorithm A2C"),
+        (["--placement.kind=local"], "placement must be left out with algorithm A2C"),
+        (["--placement.actors=0"], "placement.actors must be a whole number of at least 1, got 0"),
+        (["--placement.actors=2"], "placement.kind must be 'local' where actors is set"),
         (["--evaluation.interval=-1"], "evaluation.interval must be at least 0"),
         (["--evaluation.episodes=0"], "evaluation.episodes must be at least 1"),
         (["--evaluation.final_episodes=0"], "evaluation.final_episodes must be at least 1"),
@@ -241,6 +256,29 @@ def test_bad_arguments(arguments: list[str], reason: str, capsys: pytest.Capture
     alone = {"--config", "--resume"} & {argument.partition("=")[0] for argument in arguments}
     assert re.search(reason, refusal([*([] if alone else ["--config=tiny.yaml"]), *arguments], capsys))
     assert [path.name for path in Path("runs").iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--agent.unroll_length=5"], "agent must be left out with algorithm IMPALA"),
+        (["--impala.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
+        (["--impala.batch_size=4"], "batch_size must be a multiple or divisor of 3, .*got 4"),
+        (["--impala.batch_size=24"], "batch_size must be at most 12, .*got 24"),
+        (["--impala.optimizer=sgd"], "optimizer.*sgd"),
+        (["--placement.kind=cloud"], "placement.kind.*cloud"),
+        (["--placement.actors=4"], "environments must be a multiple of the 4 actors, got 6"),
+        (["--placement.max_restarts=-1"], "placement.max_restarts must be at least 0, got -1"),
+        (["--replicas=4"], "replicas must divide environment.num_envs, 6, got 4"),
+        (["--replicas=6"], "environments must be a multiple of the 12 actors, got 6"),
+        (["--threads=2"], "threads must be 1 with placement.kind local, got 2"),
+    ],
+)
+def test_bad_arguments_of_impala(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever actors, learners and batch cannot share is refused before anything is started."""
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    assert re.search(reason, refusal(["--config=impala.yaml", *arguments], capsys))
+    assert not Path("runs").exists()
 
 
 def test_runs_that_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -443,6 +481,62 @@ def test_stop_and_resume(number: signal.Signals, replicas: int, capsys: pytest.C
     assert stopped < int(rows[0]["time/total_timesteps"]) <= final
 
 
+def test_impala_stops_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A job queue's SIGTERM to all processes, actors included, ends a run in order; it goes on, and can be watched."""
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = command(
+        "--config=impala.yaml", "--name=long", "--total_timesteps=100_000_000", "--evaluation.interval=0"
+    )
+    checkpoints = Path("runs/long/checkpoints")
+    group: dict[str, Any] = {"text": True, "env": environment(), "start_new_session": True, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, **group) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(checkpoints.glob("*.zip"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGTERM)
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, stderr
+    assert "warning" not in stderr.lower()
+    assert "stopped after" in stdout
+    with pytest.raises(ProcessLookupError):  # nobody is left in the group
+        os.killpg(process.pid, 0)
+    folder = RunFolder.open("runs/long")
+    stopped = IMPALA.load(folder.checkpoints()[0], device="cpu").num_timesteps
+    shortened = [f"--total_timesteps={stopped + 300}", "--evaluation.video_seconds=0"]
+    assert train.main(["--resume=runs/long", *shortened]) == 0
+    assert IMPALA.load(folder.model, device="cpu").num_timesteps >= stopped + 300
+    rows = progress(folder.path / "progress_2.csv")
+    assert {"actors/policy_lag_mean", "actors/policy_lag_max", "actors/queue_seconds"} <= rows[0].keys()
+    assert play.main(["runs/long", "--record=game.gif", "--max-seconds=0.3"]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("algorithm", ["A2C", "IMPALA"])
+def test_torchrun(algorithm: str) -> None:
+    """Its processes learn together; the first alone writes, and the others say nothing."""
+    Path("one.yaml").write_text(yaml.safe_dump(TINY if algorithm == "A2C" else TINY_IMPALA))
+    processes = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = ["--config=one.yaml", "--name=both", "--evaluation.interval=0", "--evaluation.video_seconds=0"]
+    if algorithm == "IMPALA":
+        settings.append("--placement.actors=1")
+    arguments = [sys.executable, *processes, str(ROOT / "train.py"), *settings]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment(), timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder: runs/both") == done.stdout.count("watch it play") == 1
+    assert [path.name for path in Path("runs").iterdir()] == ["both"]
+    folder = RunFolder.open("runs/both")
+    assert yaml.safe_load(folder.config.read_text())["replicas"] == 2
+    assert load_checkpoint(folder.model, "model")[0]["counters"]["num_timesteps"] == STEPS
+    refused = subprocess.run(
+        [*arguments, "--replicas=3"], capture_output=True, text=True, check=False, env=environment(), timeout=180
+    )
+    assert refused.returncode != 0
+    assert "replicas must be left out or 2, as torchrun says, got 3" in refused.stderr
+
+
 def test_a_finished_run_is_only_evaluated_again(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """Resuming what is done does no harm: the same model, the same score, the same log."""
     kept = (copy.model, copy.evaluation, copy.best_model, copy.path / "progress.csv")
@@ -544,6 +638,21 @@ def test_an_environment_that_gives_nan(fault: str, capsys: pytest.CaptureFixture
     assert re.search(rf"environment 0\b.*{fault}.*not finite.*; the last checkpoint is {newest}$", line)
     assert all(tensor.isfinite().all() for tensor in parameters(newest).values())
     assert A2C.load(newest, device="cpu").num_timesteps == 20 * NUM_ENVS
+
+
+@pytest.mark.filterwarnings("ignore:actor 0 is restarted:RuntimeWarning")
+def test_an_environment_that_always_fails_in_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run ends with one line, below the environment's own traceback, and the last checkpoint is good."""
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = ["--config=impala.yaml", *FAULTY, "--environment.kwargs={good_steps: 23, fault: reward}"]
+    settings = ["--name=faulty", "--evaluation.interval=0", "--placement.actors=1", "--placement.max_restarts=1"]
+    assert train.main([*arguments, *settings]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    last = error.splitlines()[-1]
+    assert re.search(r"^train.py: 2 actors failed .* environment 0: reward is not finite.*; the last checkpoint", last)
+    (newest, *_) = RunFolder.open("runs/faulty").checkpoints()
+    assert IMPALA.load(newest, device="cpu").num_timesteps > 0
 
 
 def test_a_failure_before_the_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,14 +40,14 @@ class Pattern(gymnasium.Env):
         return np.sin(np.arange(3) + self.number * self.step_number).astype(np.float32)
 
 
-def agent(numbers):
+def agent(numbers, **settings):
     """An agent whose actions are not drawn but follow from environment and step."""
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     torch.set_num_threads(1)
     env = DummyVecEnv([partial(Pattern, number) for number in numbers])
     kwargs = {"core_kwargs": {"mem_slots": 2, "head_size": 3, "num_heads": 2}, "embedding_size": 5}
-    model = A2C("RMCPolicy", env, policy_kwargs=kwargs, seed=numbers[0], **SETTINGS)
+    model = A2C("RMCPolicy", env, policy_kwargs=kwargs, seed=numbers[0], **SETTINGS | settings)
     distribution = model.policy.network.distribution
 
     def scripted(parameters):
@@ -63,24 +63,32 @@ def agent(numbers):
     return model
 
 
-def learn_share(numbers_of_rank, steps, rank):
-    return partial(agent(numbers_of_rank[rank]).learn, steps, log_interval=1000)
+def learn_share(numbers_of_rank, steps, rank, **settings):
+    return partial(agent(numbers_of_rank[rank], **settings).learn, steps, log_interval=1000)
 
 
 def parameters(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
 
 
-@pytest.mark.parametrize("shares", [[[0, 1], [2, 3]], [[0, 1], [2, 3], [4, 5]]])
-def test_learn_what_one_process_learns(shares):
-    """Three updates: gradients averaged, and advantages normalised over all replicas' moments."""
+@pytest.mark.parametrize(
+    ("shares", "reduction"), [([[0, 1], [2, 3]], "mean"), ([[0, 1], [2, 3], [4, 5]], "mean"), ([[0, 1], [2, 3]], "sum")]
+)
+def test_learn_what_one_process_learns(shares, reduction):
+    """Three updates: gradients averaged or summed, and advantages normalised over all replicas' moments.
+
+    Adam does not see the gradients' scale, so RMSProp must tell whether a sum is one; and nothing is clipped away.
+    """
+    settings = {"loss_reduction": reduction}
+    if reduction == "sum":
+        settings |= {"optimizer": "rmsprop", "max_gradient_norm": 1e9}
     numbers = [number for share in shares for number in share]
     steps = 3 * SETTINGS["unroll_length"] * len(numbers)
-    alone = agent(numbers)
+    alone = agent(numbers, **settings)
     before = parameters(alone).clone()
     alone.learn(steps, log_interval=1000)
-    first = agent(shares[0])
-    with replicated(len(shares), partial(learn_share, shares, steps)):
+    first = agent(shares[0], **settings)
+    with replicated(len(shares), partial(learn_share, shares, steps, **settings)):
         first.learn(steps, log_interval=1000)
     assert first.num_timesteps == alone.num_timesteps == steps
     moved = (parameters(alone) - before).abs().max()
