@@ -1,6 +1,8 @@
 """Snapshots: any nest of plain values and arrays comes back exactly, through a checkpoint too."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,25 @@ def test_what_are_no_random_states_is_refused_and_changes_nothing(change: Any) -
     with pytest.raises(ValueError, match=r"^not the random states of this machine: "):
         restore_random_states(pack(states))
     assert_exact(unpack(random_states()), unpack(before))
+
+
+FIRST_STEP = """
+import random, numpy as np, torch
+from gymnasium import spaces
+from rmc_rl.policies import POLICIES
+
+policies = [policy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)) for policy in POLICIES.values()]
+states = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
+for policy in policies:
+    x, starts = torch.zeros(2, 5, 3, requires_grad=True), torch.zeros(2, 5, dtype=torch.bool)
+    output, _ = policy.network(x, policy.network.initial_state(5), starts)
+    output.value.sum().backward()
+assert random.getstate() == states[0]
+assert str(np.random.get_state()) == states[1]
+assert torch.equal(torch.get_rng_state(), states[2])
+"""
+
+
+def test_the_first_step_of_a_process_draws_nothing() -> None:
+    """Or a run that is resumed in a new process would draw what one that goes on has drawn long before."""
+    subprocess.run([sys.executable, "-c", FIRST_STEP], check=True, cwd=Path(__file__).parents[2])
