@@ -18,10 +18,20 @@ from .files import replacing
 FORMAT = "rmc-rl checkpoint"
 FORMAT_VERSION = 1
 HEADER, TENSORS = "checkpoint.json", "tensors.safetensors"  # the members of the archive
+MAX_SIZE = 2**32 - 1
+"""Bytes: what an archive holds without extensions."""
+MAX_DEPTH = 100
+"""Of lists and dicts in one another: far more than any data of ours has, and far less than Python's recursion limit."""
+MAX_REASON = 500
+"""Characters: a reason may quote the file, and a file may hold anything."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be written or read; one line that names the file and says what to do."""
+
+
+class PickledFileError(CheckpointError):
+    """A file that is refused because it holds pickled data, whatever they are."""
 
 
 def save_checkpoint(path: str | Path, kind: str, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
@@ -33,7 +43,8 @@ def save_checkpoint(path: str | Path, kind: str, data: Mapping[str, Any], tensor
     Args:
         path: where to.
         kind: what is saved; `load_checkpoint` asks for the same.
-        data: JSON: None, bool, int, finite float, str, and lists and str-keyed dicts of these. Tuples become lists.
+        data: JSON: None, bool, int, finite float, str, and lists and str-keyed dicts of these, at most 100 in one
+            another. Tuples become lists.
         tensors: of any shape and device, and of the dtypes of safetensors; views may share memory.
 
     Returns:
@@ -51,10 +62,13 @@ def save_checkpoint(path: str | Path, kind: str, data: Mapping[str, Any], tensor
         "kind": kind,
         "data": data,
     }
-    members = {HEADER: json.dumps(header, indent=1).encode(), TENSORS: _serialize(tensors)}
+    archive = _pack(_dump(header), _serialize(tensors))
+    if len(archive) > MAX_SIZE:
+        raise CheckpointError(f"a checkpoint must be at most {MAX_SIZE} bytes, got {len(archive)}: store fewer tensors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, members)
+        with replacing(path) as file:
+            file.write(archive)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     return path
@@ -68,7 +82,8 @@ def load_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         kind: what the file must hold.
 
     Raises:
-        CheckpointError: no such file, a damaged or foreign one, one of another kind or of a newer format.
+        CheckpointError: no such file, a damaged or foreign one, one of another kind or of another format version; a
+            PickledFileError for one that holds pickled data. A single byte that is not as it was written is damage.
     """
     path = _with_suffix(path)
     try:
@@ -76,8 +91,14 @@ def load_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
         if header["kind"] != kind:
             raise CheckpointError(f"it holds {header['kind']!r}, not {kind!r}; load it as what it is")
     except CheckpointError as error:
-        raise CheckpointError(f"cannot load {path}: {error}") from error.__cause__
+        raise type(error)(f"cannot load {path}: {one_line(error)}") from error.__cause__
     return header["data"], tensors
+
+
+def one_line(reason: object) -> str:
+    """A reason that may quote foreign text, for a message: without line breaks, and cut if it is long."""
+    text = " ".join(str(reason).split())
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 def _with_suffix(path: str | Path) -> Path:
@@ -92,8 +113,10 @@ def _package_version() -> str:
         return "unknown"
 
 
-def _check_json(value: Any, name: str) -> None:
+def _check_json(value: Any, name: str, depth: int = 0) -> None:
     """Raise a CheckpointError that names the first value that JSON would not give back."""
+    if depth > MAX_DEPTH:
+        raise CheckpointError(f"data must have at most {MAX_DEPTH} lists and dicts in one another, got more")
     match value:
         case None | bool() | int() | str():
             pass
@@ -101,17 +124,26 @@ def _check_json(value: Any, name: str) -> None:
             pass
         case list() | tuple():
             for i, item in enumerate(value):
-                _check_json(item, f"{name}[{i}]")
+                _check_json(item, f"{name}[{i}]", depth + 1)
         case Mapping():
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise CheckpointError(f"{name} must have keys of type str, got {key!r}")
-                _check_json(item, f"{name}[{key!r}]")
+                _check_json(item, f"{name}[{key!r}]", depth + 1)
         case _:
             raise CheckpointError(f"{name} must be None, bool, int, finite float, str, list or dict, got {value!r}")
 
 
+def _dump(header: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(header, indent=1).encode()
+    except ValueError as error:  # an integer of thousands of digits
+        raise CheckpointError(f"data must be JSON, got {error}") from error
+
+
 def _serialize(tensors: Mapping[str, Tensor]) -> bytes:
+    if "__metadata__" in tensors:  # safetensors has a meaning of its own for it, and would not load the file
+        raise CheckpointError("tensors must not be called '__metadata__': give it another name")
     try:
         # Copies, since safetensors takes neither views that share memory nor those that are not contiguous.
         copies = {
@@ -122,32 +154,44 @@ def _serialize(tensors: Mapping[str, Tensor]) -> bytes:
         raise CheckpointError(f"tensors must be dense and of dtypes that safetensors has, got {error}") from error
 
 
-def _write(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write an archive beside `path`, wait until it is on disk, and only then give it the name."""
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # without a date: equal content, equal files
+def _pack(header: bytes, tensors: bytes) -> bytes:
+    """The archive of two members. The same content always makes the same bytes, so that any others are damage."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in ((HEADER, header), (TENSORS, tensors)):
+            member = zipfile.ZipInfo(name)  # without a date
+            member.create_system = 3  # whatever the system
+            archive.writestr(member, content)
+    return file.getvalue()
 
 
 def _read(path: Path) -> bytes:
     try:
         if not path.exists():
             raise CheckpointError("there is no such file; check the path")
-        if not path.is_file():
+        if not path.is_file():  # a pipe would be waited for
             raise CheckpointError("it is not a file; name the checkpoint in it")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(4)
+            if start[:1] == b"\x80":  # how every pickle of protocol 2 and later begins
+                _reject_pickle()
+            if start != b"PK\3\4":
+                raise CheckpointError("it is no checkpoint or a damaged one (not an archive); load another copy")
+            if path.stat().st_size > MAX_SIZE:
+                raise CheckpointError(f"it has more than {MAX_SIZE} bytes, which no checkpoint has; load another copy")
+            return start + file.read()
     except OSError as error:
         raise CheckpointError(f"{error.strerror or error}; check the path and its permissions") from error
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of an archive."""
-    if content[:1] == b"\x80":  # how every pickle of protocol 2 and later begins
-        _reject_pickle()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_members(archive.infolist(), len(content))
             header, tensors = archive.read(HEADER), archive.read(TENSORS)  # checks their CRC
+        if _pack(header, tensors) != content:
+            raise CheckpointError("its archive is not as it was written; load another copy")
         return _parse_header(header), safetensors.torch.load(tensors)
     except CheckpointError:
         raise
@@ -169,20 +213,41 @@ def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
 
 
 def _reject_pickle() -> NoReturn:
-    raise CheckpointError(
-        "it holds pickled data, which could run any code and is never loaded; load a file saved by rmc-rl"
-    )
+    raise PickledFileError("it holds pickled data, which could run any code; load a file saved by rmc-rl")
 
 
 def _parse_header(content: bytes) -> dict[str, Any]:
-    header = json.loads(content)
-    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("version"), int):
+    header = json.loads(content.decode(), parse_constant=_reject_constant, object_pairs_hook=_unique)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{HEADER} is not the header of a checkpoint; load a file saved by rmc-rl")
-    if header["version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"format version {header['version']} is newer than {FORMAT_VERSION}, the newest known here; "
-            f"upgrade rmc-rl to {header.get('rmc_rl')!r} or later"
-        )
+    _check_version(header.get("version"), header.get("rmc_rl"))
     if not isinstance(header.get("kind"), str) or not isinstance(header.get("data"), dict):
         raise CheckpointError(f"{HEADER} has no kind or no data; load another copy")
+    _check_json(header["data"], "data")  # a number may be too large for a float, and become infinite
     return header
+
+
+def _check_version(version: Any, package: Any) -> None:
+    if type(version) is not int:
+        raise CheckpointError(f"format version must be {FORMAT_VERSION}, got {version!r}; load a file saved by rmc-rl")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"format version {version} is newer than {FORMAT_VERSION}, the newest known here; "
+            f"upgrade rmc-rl to {package!r} or later"
+        )
+    if version < FORMAT_VERSION:
+        raise CheckpointError(
+            f"format version {version} is older than {FORMAT_VERSION}, the oldest known here; "
+            f"load it with rmc-rl {package!r}, which saved it"
+        )
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise CheckpointError(f"{HEADER} must have finite numbers, got {name}; load another copy")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise CheckpointError(f"{HEADER} must have each key once, got one twice; load another copy")
+    return result

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import CheckpointError, PickledFileError, load_checkpoint, one_line, save_checkpoint
 from .cores import State
 from .network import Precision, RecurrentActorCritic
 from .spaces import space_from_json, space_to_json
@@ -136,17 +136,43 @@ class RecurrentPolicy(BasePolicy):
         save_checkpoint(path, "policy", self.to_json(), self.state_dict())
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "auto") -> Self:
-        """The policy saved at `path`. Nothing is ever unpickled.
+    def load(cls, path: str | Path, device: torch.device | str = "auto", *, trust: bool = False) -> Self:
+        """The policy saved at `path`. Nothing is unpickled, unless the caller trusts the file.
+
+        Args:
+            path: the file; `.zip` is added if there is no suffix.
+            device: where to put it.
+            trust: also take what Stable-Baselines3's own `BasePolicy.save` has pickled of a policy of this class. That
+                runs whatever code is in the file.
 
         Raises:
             CheckpointError: no such file, or it is damaged, or holds something else than a policy of this class.
         """
-        data, tensors = load_checkpoint(path, "policy")
+        try:
+            data, tensors = load_checkpoint(path, "policy")
+        except PickledFileError:
+            if not trust:
+                raise
+            return cls._unpickle(path).to(get_device(device))
         policy = restore_policy(path, data, tensors)
         if not isinstance(policy, cls):
             raise CheckpointError(f"{path}: holds a {type(policy).__name__}, not a {cls.__name__}")
         return policy.to(get_device(device))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """What `BasePolicy.save` pickles beside the weights."""
+        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
+        return spaces | self.network_kwargs
+
+    @classmethod
+    def _unpickle(cls, path: str | Path) -> Self:
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=False)
+            policy = cls(**saved["data"])
+            policy.load_state_dict(saved["state_dict"])
+        except Exception as error:  # it may hold anything
+            raise CheckpointError(f"cannot load {path}: not a pickled {cls.__name__}: {one_line(error)}") from error
+        return policy
 
 
 class RMCPolicy(RecurrentPolicy):
@@ -184,23 +210,53 @@ POLICIES: dict[str, type[RecurrentPolicy]] = {
 }
 
 
-def restore_policy(path: str | Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> RecurrentPolicy:
+def restore_policy(path: str | Path, data: Any, tensors: dict[str, Tensor]) -> RecurrentPolicy:
     """The policy with `RecurrentPolicy.to_json()` data and these weights; `path` is where they came from.
+
+    No more memory is taken than a policy of such weights needs, whatever sizes the data name.
 
     Raises:
         CheckpointError: an unknown policy, illegal arguments, or weights that do not fit.
     """
-    name = data.get("policy")
-    if name not in POLICIES:
-        raise CheckpointError(f"{path}: policy must be one of {sorted(POLICIES)}, got {name!r}")
+    name = data.get("policy") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in POLICIES:
+        raise CheckpointError(one_line(f"{path}: policy must be one of {sorted(POLICIES)}, got {name!r}"))
     try:
         observation_space = space_from_json(data["observation_space"])
         action_space = space_from_json(data["action_space"])
-        policy = POLICIES[name](observation_space, action_space, **data["network_kwargs"])
+        kwargs = data["network_kwargs"]
+        _check_sizes("network_kwargs", kwargs, sum(tensor.numel() for tensor in tensors.values()))
+        with torch.device("meta"):  # shapes without memory
+            expected = POLICIES[name](observation_space, action_space, **kwargs).state_dict()
+        _check_weights(tensors, expected)
+        policy = POLICIES[name](observation_space, action_space, **kwargs)
         policy.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a saved {name}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # what spaces, encoders, cores and torch raise on such arguments is of many kinds
+        raise CheckpointError(f"{path}: not a saved {name}: {one_line(error)}") from error
     return policy
+
+
+def _check_sizes(name: str, value: Any, most: int) -> None:
+    """Raise a ValueError that names the first number above `most`, the number of weights: no size can be larger."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_sizes(f"{name}[{key!r}]", item, most)
+    elif isinstance(value, int) and value > most:
+        raise ValueError(f"{name} must be at most {most}, the number of weights in the file, got {value}")
+
+
+def _check_weights(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise a ValueError that names the first tensor that is missing, unknown, or not what it must be."""
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise ValueError(f"tensors are missing: {missing}")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise ValueError(f"tensors are unknown: {unknown}")
+    for name, part in expected.items():
+        wanted, found = (f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (part, tensors[name]))
+        if found != wanted:
+            raise ValueError(f"tensor {name} must be {wanted}, got {found}")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"tensor {name} must be finite, got NaN or infinite values")
 
 
 def to_env_actions(actions: Tensor, action_space: spaces.Space[Any]) -> NDArray[Any]:

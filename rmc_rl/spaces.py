@@ -1,21 +1,60 @@
 """Gymnasium spaces as JSON and back, so that a saved policy can be rebuilt without unpickling anything."""
 
+import math
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+MAX_VALUES = 2**23
+"""Of a space, all parts together: more than a full HD picture. Bounds are arrays, and their memory is to be had."""
+
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     """JSON for a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these.
 
     Raises:
-        ValueError: any other space.
+        ValueError: any other space, or one of more than 2**23 values.
     """
+    data = _to_json(space)
+    _check_size(data)
+    return data
+
+
+def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
+    """The space that `space_to_json` wrote.
+
+    Raises:
+        ValueError: not something that it writes.
+    """
+    try:
+        _check_size(data)
+        return _from_json(data)
+    except Exception as error:  # what numpy and Gymnasium raise on such arguments is of many kinds
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"not a saved space: {reason}") from error
+
+
+def _check_size(data: dict[str, Any]) -> None:
+    if (size := _num_values(data)) > MAX_VALUES:
+        raise ValueError(f"a space must have at most {MAX_VALUES} values, got {size}")
+
+
+def _num_values(data: dict[str, Any]) -> int:
+    if data["type"] == "Dict":
+        return sum(map(_num_values, data["spaces"].values()))
+    if data["type"] != "Box":
+        return 1
+    if not all(type(side) is int and side >= 0 for side in data["shape"]):
+        raise ValueError(f"shape must be a list of whole numbers of at least 0, got {data['shape']!r}")
+    return math.prod(data["shape"])
+
+
+def _to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     match space:
         case spaces.Dict():
-            return {"type": "Dict", "spaces": {key: space_to_json(part) for key, part in space.items()}}
+            return {"type": "Dict", "spaces": {key: _to_json(part) for key, part in space.items()}}
         case spaces.Box():
             bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
             return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
@@ -30,31 +69,23 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             raise ValueError(f"cannot save the space {space}: only Box, Discrete, MultiDiscrete, MultiBinary and Dict")
 
 
-def space_from_json(data: dict[str, Any]) -> spaces.Space[Any]:
-    """The space that `space_to_json` wrote.
-
-    Raises:
-        ValueError: not something that it writes.
-    """
-    try:
-        match data["type"]:
-            case "Dict":
-                # As pairs: Gymnasium would sort a dict, and an encoder concatenates the parts in their order.
-                return spaces.Dict([(key, space_from_json(part)) for key, part in data["spaces"].items()])
-            case "Box":
-                shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
-                low, high = (_bound_from_json(data[side], shape, dtype) for side in ("low", "high"))
-                return spaces.Box(low, high, shape, dtype.type)
-            case "Discrete":
-                return spaces.Discrete(data["n"], start=data["start"])
-            case "MultiDiscrete":
-                return spaces.MultiDiscrete(data["nvec"], start=data["start"])
-            case "MultiBinary":
-                return spaces.MultiBinary(data["n"])
-            case other:
-                raise ValueError(f"unknown type {other!r}")
-    except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
-        raise ValueError(f"not a saved space: {error}") from error
+def _from_json(data: dict[str, Any]) -> spaces.Space[Any]:
+    match data["type"]:
+        case "Dict":
+            # As pairs: Gymnasium would sort a dict, and an encoder concatenates the parts in their order.
+            return spaces.Dict([(key, _from_json(part)) for key, part in data["spaces"].items()])
+        case "Box":
+            shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+            low, high = (_bound_from_json(data[side], shape, dtype) for side in ("low", "high"))
+            return spaces.Box(low, high, shape, dtype.type)
+        case "Discrete":
+            return spaces.Discrete(data["n"], start=data["start"])
+        case "MultiDiscrete":
+            return spaces.MultiDiscrete(data["nvec"], start=data["start"])
+        case "MultiBinary":
+            return spaces.MultiBinary(data["n"])
+        case other:
+            raise ValueError(f"unknown type {other!r}")
 
 
 def _bound_to_json(bound: NDArray[Any]) -> Any:

@@ -1,6 +1,7 @@
 """Policies: predicting with and without a state, saving and loading, and what they refuse."""
 
 import pickle
+import resource
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import BasePolicy
 
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rmc_rl.cores import CORES
@@ -353,9 +355,22 @@ def tamper(path: Path, change: Any) -> None:
         (lambda data, tensors: data.update(action_space={"type": "Tuple"}), "not a saved GRUPolicy: not a saved space"),
         (lambda data, tensors: data["network_kwargs"].update(embedding_size=0), "embedding_size must be"),
         (lambda data, tensors: data["network_kwargs"].update(no_such=1), "no_such"),
-        (lambda data, tensors: data["network_kwargs"]["core_kwargs"].update(hidden_size=8), "size mismatch"),
-        (lambda data, tensors: tensors.pop("network.value_head.weight"), "Missing key.*value_head.weight"),
-        (lambda data, tensors: tensors.update(extra=torch.zeros(1)), "Unexpected key.*extra"),
+        (lambda data, tensors: data.update(policy=[]), r"policy must be one of \[.*\], got \[\]"),
+        (lambda data, tensors: data.update(network_kwargs=None), "not a saved GRUPolicy"),
+        (
+            lambda data, tensors: data["network_kwargs"]["core_kwargs"].update(hidden_size=8),
+            r"tensor network.core.cell.weight_ih must be torch.float32 \(24, 12\), got torch.float32 \(21, 12\)",
+        ),
+        (
+            lambda data, tensors: tensors.update({"network.value_head.bias": torch.zeros(1, dtype=torch.float64)}),
+            r"tensor network.value_head.bias must be torch.float32 \(1,\), got torch.float64 \(1,\)",
+        ),
+        (
+            lambda data, tensors: tensors["network.value_head.bias"].fill_(float("inf")),
+            "tensor network.value_head.bias must be finite",
+        ),
+        (lambda data, tensors: tensors.pop("network.value_head.weight"), "missing: .*value_head.weight"),
+        (lambda data, tensors: tensors.update(extra=torch.zeros(1)), r"unknown: \['extra'\]"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: Any, message: str, tmp_path: Path) -> None:
@@ -366,6 +381,46 @@ def test_what_does_not_fit_together_is_refused(change: Any, message: str, tmp_pa
     with pytest.raises(CheckpointError, match=rf"policy\.zip: .*{message}") as error:
         GRUPolicy.load(path)
     assert "\n" not in str(error.value)
+
+
+ABSURD = 10**12
+FULL_BOX = {"type": "Box", "shape": [2**21], "dtype": "uint8", "low": "0", "high": "255"}
+VAST_BOX = {"type": "Box", "shape": [3, ABSURD // 3], "dtype": "float64", "low": "0.0", "high": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(observation_space=VAST_BOX), "a space must have at most 8388608 values"),
+        (lambda data: data.update(action_space=VAST_BOX), "a space must have at most 8388608 values"),
+        (
+            lambda data: data.update(
+                observation_space={"type": "Dict", "spaces": {str(i): FULL_BOX for i in range(5)}}
+            ),
+            "a space must have at most 8388608 values, got 10485760",
+        ),
+        (
+            lambda data: data.update(action_space={"type": "Discrete", "n": ABSURD, "start": 0}),
+            "policy_head.weight must",
+        ),
+        (lambda data: data.update(observation_space={"type": "MultiBinary", "n": ABSURD}), "tensors are unknown"),
+        (lambda data: data["network_kwargs"].update(embedding_size=ABSURD), r"\['embedding_size'\] must be at most"),
+        (
+            lambda data: data["network_kwargs"]["core_kwargs"].update(num_blocks=ABSURD),
+            r"network_kwargs\['core_kwargs'\]\['num_blocks'\] must be at most \d+, the number of weights",
+        ),
+        (lambda data: data["network_kwargs"]["core_kwargs"].update(head_size=3000), "tensor .* must be"),
+    ],
+)
+def test_absurd_sizes_take_no_memory(change: Any, message: str, tmp_path: Path) -> None:
+    """They are refused before anything of that size is made."""
+    path = tmp_path / "policy.zip"
+    build("RMCPolicy").save(path)
+    tamper(path, lambda data, tensors: change(data))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=rf"policy\.zip: not a saved RMCPolicy: .*{message}"):
+        RMCPolicy.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 class Malice:
@@ -390,6 +445,25 @@ def test_pickles_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
     assert not evidence.exists()
     pickle.loads(plain_file.read_bytes())  # it would have worked
     assert evidence.exists()
+
+
+def test_a_pickle_that_is_trusted_is_loaded(tmp_path: Path) -> None:
+    """What Stable-Baselines3 saves of such a policy; refused without trust, and anything else with it."""
+    path, evidence = tmp_path / "policy.pth", tmp_path / "evidence"
+    policy = build("RMCPolicy", embedding_size=9)
+    BasePolicy.save(policy, str(path))
+    with pytest.raises(CheckpointError, match=r"policy\.pth: .* pickled data"):
+        RMCPolicy.load(path)
+    loaded = RMCPolicy.load(path, device="cpu", trust=True)
+    assert loaded.network_kwargs == policy.network_kwargs
+    for name, tensor in policy.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    with pytest.raises(CheckpointError, match=r"policy\.pth: not a pickled GRUPolicy"):
+        GRUPolicy.load(path, trust=True)
+    torch.save({"policy": Malice(evidence)}, path)
+    with pytest.raises(CheckpointError, match=r"policy\.pth: not a pickled RMCPolicy: 'data'"):
+        RMCPolicy.load(path, trust=True)
+    assert evidence.exists()  # that is what trust means
 
 
 def test_archives_of_sb3_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
