@@ -21,7 +21,7 @@ from .actor import Actor, VecObservation
 from .environments import Recipe
 from .hyperparameters import Hyperparameters
 from .placement import SLOTS
-from .processes import follow_parent
+from .processes import follow_parent, settled
 from .shared_parameters import SharedParameters
 from .trajectory import Trajectory
 
@@ -125,8 +125,9 @@ def _act(task: Task, connection: Connection) -> None:
         actor = Actor(env, policy.network, task.settings)
         actor.start(cast(VecObservation, env.reset()))
         _send(connection, Ready())
-        while True:
-            _fill_next(actor, slots, task.parameters, connection)
+        with settled():
+            while True:
+                _fill_next(actor, slots, task.parameters, connection)
 
 
 def _fill_next(actor: Actor, slots: list[Slots], parameters: SharedParameters, connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
@@ -28,6 +29,7 @@ from .callbacks import BestModel, Checkpoint, Progress, StopOnSignal
 from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
 from .impala import IMPALA
+from .processes import settled
 from .replicas import launched, replicated
 from .video import record_policy
 from .watch import make_watched_env
@@ -120,7 +122,7 @@ class Training:
         number = self.config.replicas if left and self.config.replicas else 1
         with closing(progress), replicated(number, partial(prepare_replica, self.config, self.checkpoint)):
             replicas.announce(str(self.checkpoint or ""))
-            self.agent.learn(left, callbacks, reset_num_timesteps=False)
+            learn(self.agent, left, callbacks)
 
     def _evaluate(self) -> Evaluation:
         settings = self.config.evaluation
@@ -221,7 +223,13 @@ def prepare_replica(config: AgentRun, checkpoint: Path | None, rank: int) -> Cal
     """What another process than the first does: nothing but learn."""
     agent = make_agent(config, checkpoint, rank)
     agent.set_logger(Logger(None, []))
-    return partial(agent.learn, config.total_timesteps - agent.num_timesteps, reset_num_timesteps=False)
+    return partial(learn, agent, config.total_timesteps - agent.num_timesteps)
+
+
+def learn(agent: ActorCritic, steps: int, callbacks: Sequence[BaseCallback] = ()) -> None:
+    """Train for so many more steps, in a process that does nothing else meanwhile."""
+    with settled():
+        agent.learn(steps, list(callbacks), reset_num_timesteps=False)
 
 
 def follow(config: AgentRun) -> None:

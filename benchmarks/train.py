@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents import A2C
 from agents.config import AgentRun, EnvironmentConfig
+from agents.processes import settled
 from agents.replicas import replicated
 from agents.training import resolve_replicas
 from rmc_rl.cores import blas
@@ -87,7 +88,8 @@ class Ours(NamedTuple):
         agent.learn(3 * self.num_envs * self.unroll_length, reset_num_timesteps=False)
         environment, learning = Stopwatch(agent.env, "step"), Stopwatch(agent.learner, "update")
         before, begin = agent.num_timesteps, time.perf_counter()
-        agent.learn(10**12, lambda *_: time.perf_counter() - begin < seconds, reset_num_timesteps=False)
+        with settled():
+            agent.learn(10**12, lambda *_: time.perf_counter() - begin < seconds, reset_num_timesteps=False)
         elapsed = time.perf_counter() - begin
         return Round(
             (agent.num_timesteps - before) / elapsed, environment.seconds / elapsed, learning.seconds / elapsed

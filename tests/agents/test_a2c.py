@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from recall import CUES, Recall
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import (
@@ -29,6 +28,7 @@ from torch import Tensor
 from agents import A2C
 from agents.hyperparameters import Hyperparameters
 from agents.trajectory import Trajectory
+from benchmarks.recall import CUES, Recall
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rmc_rl.policies import POLICIES, GRUPolicy, LSTMPolicy, RecurrentPolicy, RMCPolicy
 from rmc_rl.vec_env import make_vec_env
@@ -453,7 +453,7 @@ def test_a_loaded_model_learns_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Recall, lambda: DummyVecEnv([Recall] * N_ENVS), sync, lambda: "recall:Recall-v0"]
+    "make", [lambda: Recall, lambda: DummyVecEnv([Recall] * N_ENVS), sync, lambda: "benchmarks.recall:Recall-v0"]
 )
 def test_environments_for_a_loaded_model(make: Callable[[], Any], recall_id: str, tmp_path: Path) -> None:
     trained().save(tmp_path / "model")

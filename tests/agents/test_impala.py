@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from recall import Recall
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
@@ -21,6 +20,7 @@ from agents.hyperparameters import Hyperparameters, ImpalaHyperparameters
 from agents.learner import Learner, make_optimizer
 from agents.saved_model import SavedModel
 from agents.trajectory import Trajectory
+from benchmarks.recall import Recall
 from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.vec_env import make_vec_env

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from recall import Recall
 from torch import Tensor, nn
 
 from agents import IMPALA, Placement
@@ -26,6 +25,7 @@ from agents.hyperparameters import ImpalaHyperparameters
 from agents.local_actors import SLOTS, LocalActors
 from agents.processes import ActorError
 from agents.shared_parameters import SharedParameters
+from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.vec_env import make_vec_env
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recall import CUES, Recall
 
 from agents import A2C
 from agents.evaluate import evaluate
+from benchmarks.recall import CUES, Recall
 from rmc_rl.vec_env import make_vec_env
 
 SETTINGS: dict[str, dict[str, Any]] = {

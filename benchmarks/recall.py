@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 CUES = 3
 
 
-class Recall(gym.Env[NDArray[np.float32], int]):
+class Recall(gym.Env[NDArray[np.float32], Any]):
     """A cue is shown in the first observation; after `delay` steps, the action that names it is rewarded.
 
     The observations between, and the last one, on which the rewarded action is taken, are the same in every episode:
@@ -38,4 +38,6 @@ class Recall(gym.Env[NDArray[np.float32], int]):
         return self._one_hot(CUES), reward, ended, False, {}
 
     def _one_hot(self, place: int) -> NDArray[np.float32]:
-        return np.eye(CUES + 1, dtype=np.float32)[place]
+        one_hot = np.zeros(CUES + 1, np.float32)
+        one_hot[place] = 1
+        return one_hot
