@@ -606,7 +606,7 @@ def test_a_pickle_among_the_checkpoints_is_never_run(copy: RunFolder, capsys: py
     torch.save(Exploit(), copy.checkpoint(STEPS + 2))
     assert train.main(["--resume=runs/whole", "--evaluation.video_seconds=0"]) == 0
     assert not Path("executed").exists()
-    assert capsys.readouterr().err.count("pickled data, which could run any code and is never loaded") == 2
+    assert capsys.readouterr().err.count("pickled data, which could run any code") == 2
 
 
 def test_a_run_whose_configuration_is_damaged(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
