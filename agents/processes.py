@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 4.0
 
 
 class ActorError(RuntimeError):
