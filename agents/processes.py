@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 4.0
 
 
 class ActorError(RuntimeError):

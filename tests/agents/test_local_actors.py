@@ -456,6 +456,8 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
                 wait_until(lambda number=number: source.num_restarts == number or source._receive(), 20)
             assert alive({killed}) == set()
         check_batches(source, 5 * SLOTS)
+        wait_until(lambda: len(source.full) == SLOTS or source._receive(), 20)
+        assert {chunk.unroll.slot for chunk in source.full} == set(range(SLOTS))
         assert source.metrics()["restarts"] == 2
     assert not torch.equal(*actions)
 
