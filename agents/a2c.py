@@ -35,7 +35,8 @@ class A2C(BaseAlgorithm):
     `agents.vtrace` and `agents.losses`.
 
     Args:
-        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"FeedForwardPolicy"`, or such a class.
+        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"DeepLSTMPolicy"`, `"DNCPolicy"`,
+            `"FeedForwardPolicy"`, or such a class.
         env: a Gymnasium id, a callable that makes an environment, a Gymnasium environment or vector environment, or a
             Stable-Baselines3 VecEnv. None only to load a model without one.
         n_envs: how many environments to make of an id or a callable.

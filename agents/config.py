@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from .hyperparameters import Hyperparameters
 
-PolicyName = Literal["RMCPolicy", "LSTMPolicy", "GRUPolicy", "FeedForwardPolicy"]
+PolicyName = Literal["RMCPolicy", "LSTMPolicy", "GRUPolicy", "DeepLSTMPolicy", "DNCPolicy", "FeedForwardPolicy"]
 
 
 @dataclass(frozen=True, kw_only=True)

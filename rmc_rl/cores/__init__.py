@@ -3,16 +3,32 @@
 from typing import Any
 
 from .core import Core, IdentityCore, State, reset_state
+from .deep_lstm import DeepLSTM
+from .dnc import DNC
 from .gru import GRU
 from .lstm import LSTM
 from .relational_memory import RelationalMemory
 
-__all__ = ["CORES", "GRU", "LSTM", "Core", "IdentityCore", "RelationalMemory", "State", "make_core", "reset_state"]
+__all__ = [
+    "CORES",
+    "DNC",
+    "GRU",
+    "LSTM",
+    "Core",
+    "DeepLSTM",
+    "IdentityCore",
+    "RelationalMemory",
+    "State",
+    "make_core",
+    "reset_state",
+]
 
 CORES: dict[str, type[Core]] = {
     "rmc": RelationalMemory,
     "lstm": LSTM,
     "gru": GRU,
+    "deep_lstm": DeepLSTM,
+    "dnc": DNC,
     "identity": IdentityCore,
 }
 
