@@ -1,12 +1,16 @@
 """Nth Farthest (Santoro et al. 2018, section 4.1): which vector is the n-th farthest from vector m?"""
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ..cores import State
 from ..cores.core import check_positive
+from .model import SequenceModel
+from .task import GeneratedTask, MakeCore, Metrics
 
 
 class FarthestBatch(NamedTuple):
@@ -18,7 +22,7 @@ class FarthestBatch(NamedTuple):
     """int64 [B]: the label asked for, counted from 0."""
 
 
-class NthFarthest:
+class NthFarthest(GeneratedTask):
     """Vectors from U(-1, 1), each with a label, and the question which is the n-th farthest from vector m.
 
     Labels are drawn without replacement, so that they do not follow the order of presentation. An input is a vector
@@ -33,6 +37,8 @@ class NthFarthest:
     Raises:
         ValueError: fewer than two objects, or no feature.
     """
+
+    score: ClassVar[str] = "accuracy"
 
     def __init__(self, num_objects: int = 8, num_features: int = 16) -> None:
         check_positive(num_objects=num_objects, num_features=num_features)
@@ -67,6 +73,21 @@ class NthFarthest:
         inputs[steps, rows, rank_at + rank] = 1
         inputs[steps, rows, reference_at + labels[rows, reference]] = 1
         return FarthestBatch(torch.from_numpy(inputs), torch.from_numpy(labels[rows, asked]))
+
+    def make_model(self, make_core: MakeCore, **kwargs: Any) -> SequenceModel:
+        """A core that reads the sequence, and a head after its last step; `kwargs` are the `SequenceModel`'s."""
+        return SequenceModel(make_core(self.input_size), self.num_classes, **kwargs)
+
+    def loss(self, model: SequenceModel, batch: FarthestBatch, state: State) -> tuple[Tensor, Metrics, State]:
+        """Cross-entropy; `accuracy` over all questions, and over those that do not ask for m itself."""
+        logits = model(batch.inputs)  # [B, labels]
+        right = logits.argmax(dim=-1) == batch.labels  # [B]
+        others = self.ranks(batch.inputs) < self.num_objects  # [B]
+        metrics = {
+            "accuracy": (right.sum().item(), len(right)),
+            "accuracy_of_others": ((right & others).sum().item(), others.sum().item()),
+        }
+        return F.cross_entropy(logits, batch.labels), metrics, state
 
     def ranks(self, inputs: Tensor) -> Tensor:
         """n of each sequence's question, int64 [B], counted from 1; inputs [T, B, input_size]."""
