@@ -34,6 +34,10 @@ class SequenceModel(nn.Module):
         sizes = [core.output_size] + [head_size] * head_layers
         hidden = [nn.Sequential(nn.Linear(size, head_size), nn.ReLU()) for size in sizes[:-1]]
         self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
+        for layer in hidden:
+            # torch's default shrinks what passes through a layer with ReLU, and four of them leave little of it.
+            nn.init.kaiming_normal_(layer[0].weight, nonlinearity="relu")
+            nn.init.zeros_(layer[0].bias)
 
     @property
     def decoder(self) -> Core:
