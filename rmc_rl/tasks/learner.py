@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ..cores import State, make_core
 from ..optimizer_state import optimizer_tensors, restore_optimizer
-from .config import TaskRun
+from ..run_folder import RunFolder, RunFolderError, newest_readable
+from .config import OptimizationConfig, TaskConfig, TaskEvaluationConfig, TaskRun
 from .nth_farthest import NthFarthest
 from .program_evaluation import ProgramEvaluation
 from .task import Metrics, Stream, Tally, Task
@@ -145,6 +147,27 @@ class TaskLearner:
         torch.set_rng_state(states["cpu"])
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
+
+
+def load_run(folder: RunFolder) -> TaskLearner:
+    """What a run has learned so far, on the CPU: its last model or, until it has ended, its newest checkpoint.
+
+    Raises:
+        RunFolderError: there is none, or the folder's configuration is not one of a task.
+    """
+    try:
+        settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        parts = {
+            "task": TaskConfig(**settings["task"]),
+            "optimization": OptimizationConfig(**settings["optimization"]),
+            "evaluation": TaskEvaluationConfig(**settings["evaluation"]),
+        }
+        config = TaskRun(**{**settings, **parts, "device": "cpu"})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder.path} is not the folder of a task's run: {error}") from error
+    if folder.model.is_file():
+        return TaskLearner.load(config, folder.model)
+    return newest_readable(folder, partial(TaskLearner.load, config))[1]
 
 
 def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

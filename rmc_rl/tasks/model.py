@@ -32,12 +32,13 @@ class SequenceModel(nn.Module):
             check_decoder(core, decoder)
         self.core, self.own_decoder = core, decoder
         sizes = [core.output_size] + [head_size] * head_layers
-        hidden = [nn.Sequential(nn.Linear(size, head_size), nn.ReLU()) for size in sizes[:-1]]
-        self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
+        hidden = [nn.Linear(size, head_size) for size in sizes[:-1]]
         for layer in hidden:
             # torch's default shrinks what passes through a layer with ReLU, and four of them leave little of it.
-            nn.init.kaiming_normal_(layer[0].weight, nonlinearity="relu")
-            nn.init.zeros_(layer[0].bias)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        with_relu = [part for layer in hidden for part in (layer, nn.ReLU())]
+        self.head = nn.Sequential(*with_relu, nn.Linear(sizes[-1], num_classes))
 
     @property
     def decoder(self) -> Core:
