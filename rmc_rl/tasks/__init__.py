@@ -4,13 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .language_modeling import LanguageModeling
     from .model import SequenceModel
     from .nth_farthest import NthFarthest
     from .program_evaluation import ProgramEvaluation
 
-__all__ = ["NthFarthest", "ProgramEvaluation", "SequenceModel"]
+__all__ = ["LanguageModeling", "NthFarthest", "ProgramEvaluation", "SequenceModel"]
 
-_MODULES = {"NthFarthest": "nth_farthest", "ProgramEvaluation": "program_evaluation", "SequenceModel": "model"}
+_MODULES = {
+    "LanguageModeling": "language_modeling",
+    "NthFarthest": "nth_farthest",
+    "ProgramEvaluation": "program_evaluation",
+    "SequenceModel": "model",
+}
 
 
 def __getattr__(name: str) -> Any:

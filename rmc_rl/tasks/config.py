@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 CoreName = Literal["rmc", "lstm", "gru", "deep_lstm", "dnc", "identity"]
-TaskName = Literal["nth_farthest", "program_evaluation"]
+TaskName = Literal["nth_farthest", "program_evaluation", "language_modeling"]
 DEFAULT_CORE_KWARGS: dict[str, dict[str, Any]] = {
     "rmc": {"mem_slots": 4, "head_size": 32, "num_heads": 4, "gate_style": "memory"},
 }
@@ -21,7 +21,7 @@ class TaskConfig:
     """The task."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the task. nth_farthest: num_objects, num_features; program_evaluation: task, max_length,
-    max_nesting, curriculum, teacher_forcing."""
+    max_nesting, curriculum, teacher_forcing; language_modeling: path, window, vocabulary, vocabulary_size, cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class TaskEvaluationConfig:
     interval: int = 1000
     """Updates between two evaluations during training, which choose the best model; 0 for none."""
     samples: int = 2560
-    """Sequences of each of these."""
+    """Sequences of each of these; language_modeling: windows of the validation text, at most."""
     final_samples: int = 12_800
-    """Sequences of the final evaluation, of the last model."""
+    """Sequences of the final evaluation, of the last model; language_modeling: windows of the test text, at most."""
 
     def __post_init__(self) -> None:
         check_at_least("evaluation.interval", self.interval, 0)
@@ -88,7 +88,8 @@ class TaskRun:
     """Arguments of cores by their names, of which the chosen one's are taken, as in
     {rmc: {mem_slots: 4}, lstm: {hidden_size: 256}}."""
     model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the model around the core: head_size, head_layers; program_evaluation: decoder, shared or own."""
+    """Arguments of the model around the core: head_size, head_layers; program_evaluation: decoder, shared or own;
+    language_modeling: embedding_size, dropout."""
     task: TaskConfig = field(default_factory=TaskConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     evaluation: TaskEvaluationConfig = field(default_factory=TaskEvaluationConfig)
@@ -110,6 +111,7 @@ class TaskRun:
             "core": self.core,
             "core_kwargs": DEFAULT_CORE_KWARGS.get(self.core, {}) | self.core_kwargs.get(self.core, {}),
             "model_kwargs": self.model_kwargs,
+            "batch_size": self.optimization.batch_size,
         }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -15,6 +15,7 @@ from ..cores import State, make_core
 from ..optimizer_state import optimizer_tensors, restore_optimizer
 from ..run_folder import RunFolder, RunFolderError, newest_readable
 from .config import OptimizationConfig, TaskConfig, TaskEvaluationConfig, TaskRun
+from .language_modeling import LanguageModeling
 from .nth_farthest import NthFarthest
 from .program_evaluation import ProgramEvaluation
 from .task import Metrics, Stream, Tally, Task
@@ -22,6 +23,7 @@ from .task import Metrics, Stream, Tally, Task
 TASKS: dict[str, type[Task]] = {
     "nth_farthest": NthFarthest,
     "program_evaluation": ProgramEvaluation,
+    "language_modeling": LanguageModeling,
 }
 """By the names in `TaskConfig`."""
 KIND = "task"
@@ -37,7 +39,7 @@ class TaskLearner:
     model: nn.Module
     optimizer: torch.optim.Adam
     stream: Stream
-    state: State
+    state: State = ()
     """What the model carries from one batch to the next."""
     updates: int = 0
 
@@ -55,8 +57,11 @@ class TaskLearner:
         model = task.make_model(partial(make_core, config.core, **settings["core_kwargs"]), **settings["model_kwargs"])
         model.to(get_device(config.device))
         optimizer = torch.optim.Adam(model.parameters(), fitting.learning_rate)
-        stream = task.stream(fitting.batch_size, config.seed)
-        return cls(config, task, model, optimizer, stream, task.initial_state(model, fitting.batch_size))
+        return cls(config, task, model, optimizer, task.stream(fitting.batch_size, config.seed))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def update(self) -> Metrics:
         """Fit the model to the next batch.
@@ -87,11 +92,11 @@ class TaskLearner:
         return fitting.learning_rate * (left if fitting.learning_rate_schedule == "linear" else 1)
 
     @torch.no_grad()
-    def evaluate(self, samples: int) -> dict[str, float]:
+    def evaluate(self, samples: int, final: bool = False) -> dict[str, float]:
         """The metrics of the task on batches of its own, always the same; `score` is among them."""
         self.model.eval()
-        tally, state = Tally(), self.task.initial_state(self.model, self.config.optimization.batch_size)
-        for batch in self.task.evaluation_batches(self.config.optimization.batch_size, samples):
+        tally, state = Tally(), cast(State, ())
+        for batch in self.task.evaluation_batches(self.config.optimization.batch_size, samples, final):
             metrics, state = self.task.evaluate(self.model, self._to_device(batch), state)
             tally.add(metrics)
         return self.task.summarize(tally.means())
@@ -119,14 +124,15 @@ class TaskLearner:
         """
         data, tensors = load_checkpoint(path, KIND)
         if data.get("settings") != config.model():
-            raise ValueError(f"task, core and model must stay what they are in {path}: for others, start a new run")
+            raise ValueError(
+                f"task, core, model and batch size must stay what they are in {path}: for others, start a new run"
+            )
         learner = cls.make(config)
         try:
             learner.model.load_state_dict(_group(tensors, "model/"))
             restore_optimizer(learner.optimizer, learner.model, _group(tensors, "optimizer/"))
-            learner.state = tuple(
-                tensors[f"state/{i}"].to(leaf.device).reshape(leaf.shape) for i, leaf in enumerate(learner.state)
-            )
+            leaves = _group(tensors, "state/")
+            learner.state = tuple(leaves[str(i)].to(learner.device) for i in range(len(leaves)))
             learner.stream.restore(data["stream"])
             learner.updates = data["updates"]
             learner._restore_random_states(_group(tensors, "random/"))
@@ -135,13 +141,11 @@ class TaskLearner:
         return learner
 
     def _to_device(self, batch: Any) -> Any:
-        device = next(self.model.parameters()).device
-        return type(batch)(*(tensor.to(device) for tensor in batch))
+        return type(batch)(*(tensor.to(self.device) for tensor in batch))
 
     def _random_states(self) -> dict[str, Tensor]:
-        device = next(self.model.parameters()).device
         states = {"cpu": torch.get_rng_state()}
-        return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+        return states | ({"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
 
     def _restore_random_states(self, states: dict[str, Tensor]) -> None:
         torch.set_rng_state(states["cpu"])

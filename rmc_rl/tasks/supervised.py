@@ -20,7 +20,7 @@ from ..run_folder import RunFolder, newest_readable, to_json, write_text
 from ..stop import StopRequest
 from .config import TaskRun
 from .learner import TaskLearner
-from .task import Metrics, Tally
+from .task import Metrics, Tally, Task
 
 
 @dataclass
@@ -74,7 +74,7 @@ class TaskTraining:
         if self.learner.updates < self.config.updates:
             return None
         self.learner.save(self.folder.model)
-        evaluation = self.learner.evaluate(self.config.evaluation.final_samples)
+        evaluation = self.learner.evaluate(self.config.evaluation.final_samples, final=True)
         write_text(self.folder.evaluation, to_json({"updates": self.learner.updates} | evaluation))
         return evaluation
 
@@ -85,7 +85,7 @@ class TaskTraining:
             if self._is_due(self.config.evaluation.interval):
                 log.evaluation(self._keep_the_best())
             if self._is_due(self.config.log_interval):
-                log.write(self.learner.updates, self.learner.task.score)
+                log.write(self.learner.updates, self.learner.task)
             if time.monotonic() - last_checkpoint >= 60 * self.config.checkpoint_minutes:
                 self._checkpoint()
                 last_checkpoint = time.monotonic()
@@ -143,17 +143,16 @@ class Log:
         for name, value in metrics.items():
             self.logger.record(f"eval/{name}", value)
 
-    def write(self, updates: int, shown: str) -> None:
-        """A row after so many updates in all; the metric `shown` goes to the bar."""
-        means = self.tally.means()
+    def write(self, updates: int, task: Task) -> None:
+        """A row after so many updates in all; the task's score goes to the bar."""
+        means = task.summarize(self.tally.means())
         for name, value in means.items():
             self.logger.record(f"train/{name}", value)
         seconds = max(time.monotonic() - self.begin, 1e-9)
         self.logger.record("time/updates_per_second", self.updates / seconds)
         self.logger.record(STEPS, updates, exclude="tensorboard")
         self.logger.dump(step=updates)
-        if shown in means:
-            self.bar.set_postfix_str(f"{shown} {means[shown]:.4g}", refresh=False)
+        self.bar.set_postfix_str(f"{task.score} {means[task.score]:.4g}", refresh=False)
         self._begin_row()
 
     def _begin_row(self) -> None:

@@ -14,8 +14,8 @@ MakeCore = Callable[[int], Core]
 """A core for inputs of a width."""
 Metrics = Mapping[str, tuple[float, float]]
 """Of a batch: a metric's sum and over how many; their ratio is the mean."""
-EVALUATION_SEED = 1_000_000
-"""Seed of the batches that are not trained on: a run's own seed is below it."""
+EVALUATION_SEED, FINAL_SEED = 1_000_000, 2_000_000
+"""Seeds of the batches that are not trained on: a run's own seed is below both."""
 
 
 class Stream(ABC):
@@ -53,17 +53,12 @@ class Task(ABC):
         """Batches to train on."""
 
     @abstractmethod
-    def evaluation_batches(self, batch_size: int, samples: int) -> Iterator[Any]:
-        """Batches to evaluate on, always the same."""
-
-    def initial_state(self, model: Any, batch_size: int) -> State:
-        """What a model carries from one batch to the next; nothing unless a task says so."""
-        del model, batch_size
-        return ()
+    def evaluation_batches(self, batch_size: int, samples: int, final: bool = False) -> Iterator[Any]:
+        """Batches to evaluate on, always the same; others at the end than those that chose the best model."""
 
     @abstractmethod
     def loss(self, model: Any, batch: Any, state: State) -> tuple[Tensor, Metrics, State]:
-        """The loss to be minimised, metrics of the batch, and the state carried on."""
+        """The loss to be minimised, metrics of the batch, and what is carried on to the next; () before the first."""
 
     def evaluate(self, model: Any, batch: Any, state: State) -> tuple[Metrics, State]:
         """Metrics of a batch as the task is tested; those of training unless a task says so."""
@@ -117,8 +112,8 @@ class GeneratedTask(Task):
     def stream(self, batch_size: int, seed: int) -> Stream:
         return GeneratedStream(self, batch_size, seed)
 
-    def evaluation_batches(self, batch_size: int, samples: int) -> Iterator[Any]:
-        rng, task = np.random.default_rng(EVALUATION_SEED), self.hardest()
+    def evaluation_batches(self, batch_size: int, samples: int, final: bool = False) -> Iterator[Any]:
+        rng, task = np.random.default_rng(FINAL_SEED if final else EVALUATION_SEED), self.hardest()
         for begin in range(0, samples, batch_size):
             yield task.sample(rng, min(batch_size, samples - begin))
 
