@@ -1,10 +1,12 @@
 """Figures from the run folders of tasks: `python -m rmc_rl.tasks.figures KIND RUN ... --output FILE`.
 
 `curves`: a metric against updates; runs that differ in nothing but their seed become one curve, their mean with a 95%
-interval. `attention`: where an RMC trained on Nth Farthest looks at every step of a sequence.
+interval. `attention`: where an RMC trained on Nth Farthest looks at every step of a sequence. `perplexity`: of language
+models, by the number of words read from a fresh state, and by how often a word is in the training text.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +16,14 @@ import numpy as np
 import torch
 
 from ..cores import RelationalMemory
-from ..figures import FORMATS, FigureError, draw, save
+from ..figures import COLORS, FORMATS, FigureError, draw, save
 from ..run_folder import RunFolder
+from .language_model import LanguageModel
+from .language_modeling import LanguageModeling
 from .learner import TaskLearner, load_run
 from .model import SequenceModel
 from .nth_farthest import NthFarthest
+from .perplexity import by_context, by_frequency
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,6 +93,33 @@ def attention(runs: Sequence[str | Path], seed: int = 0) -> "Figure":
     return figure
 
 
+def perplexity(runs: Sequence[str | Path], num_words: int = 50) -> "Figure":
+    """Perplexity on the test text by context and by frequency, a curve for each run.
+
+    Raises:
+        RunFolderError: not a run's folder, or one without a model.
+        FigureError: a run of another task.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for color, run in zip(itertools.cycle(COLORS), runs, strict=False):
+        learner = _read_run(run)
+        if not isinstance(learner.task, LanguageModeling):
+            raise FigureError(f"perplexity must be given runs of language_modeling, got {learner.config.task.name}")
+        model = cast(LanguageModel, learner.model)
+        left.plot(*by_context(learner.task, model, num_words), color=color, label=Path(run).resolve().name)
+        right.plot(*by_frequency(learner.task, model), color=color, marker="o")
+    left.set(xlabel="words read from a fresh state", ylabel="perplexity of the next word")
+    right.set(xlabel="least number of times in the training text", xscale="log", yscale="log")
+    for axes in (left, right):
+        axes.grid(color="#dddddd", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(edgecolor="none")
+    return figure
+
+
 @torch.no_grad()
 def attention_weights(core: RelationalMemory, inputs: torch.Tensor) -> torch.Tensor:
     """Of a sequence [T, 1, I] from its beginning: [T, blocks, heads, slots + 1 (from), slots + 1 (to)]."""
@@ -103,7 +135,7 @@ def _read_run(run: str | Path) -> TaskLearner:
     return load_run(RunFolder.open(run))
 
 
-KINDS: dict[str, Callable[..., "Figure"]] = {"curves": curves, "attention": attention}
+KINDS: dict[str, Callable[..., "Figure"]] = {"curves": curves, "attention": attention, "perplexity": perplexity}
 
 
 def main(arguments: list[str]) -> int:
