@@ -19,6 +19,8 @@ from rmc_rl.tasks.learner import TaskLearner
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "tasks"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+ON_DEMAND = {"language_modeling"}
+"""Of a text that the user brings."""
 CORES = ("rmc", "lstm", "gru", "deep_lstm", "dnc")
 TINY: dict[str, Any] = {
     "run": "task",
@@ -117,7 +119,7 @@ def test_a_configuration_of_an_agent_is_none_of_a_task(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - ON_DEMAND))
 def test_every_configuration_trains_with_every_core(name: str, core: str) -> None:
     """On a batch of one, one update."""
     config = load(f"--config={CONFIGS / name}.yaml", f"--core={core}", "--optimization.batch_size=2", "--device=cpu")

@@ -11,10 +11,10 @@ from .corpus import CHUNK, Words
 from .language_model import LanguageModel
 from .language_modeling import LanguageModeling
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 ROWS = 64
 """Texts that are read together."""
-BINS = 10.0 ** np.arange(6)
+BINS: Array = 10.0 ** np.arange(6)
 """Words are grouped by how often they are in the training text: from 1 on, from 10 on, ..."""
 
 
@@ -72,7 +72,8 @@ def by_frequency(task: LanguageModeling, model: LanguageModel, windows: int = 10
         total += np.bincount(places[places >= 0], values, len(BINS))
         number += np.bincount(places[places >= 0], minlength=len(BINS))
     with np.errstate(invalid="ignore"):
-        return Perplexity(BINS, np.exp(-total / number).astype(np.float64))
+        mean: Array = total / number
+    return Perplexity(BINS, np.exp(-mean))
 
 
 def count_words(text: Words, num_words: int) -> NDArray[np.int64]:
