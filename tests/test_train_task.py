@@ -19,8 +19,8 @@ from rmc_rl.tasks.learner import TaskLearner
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "tasks"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-ON_DEMAND = {"language_modeling"}
-"""Of a text that the user brings."""
+ON_DEMAND = {"language_modeling", "shakespeare"}
+"""Of texts that the user brings or asks for."""
 CORES = ("rmc", "lstm", "gru", "deep_lstm", "dnc")
 TINY: dict[str, Any] = {
     "run": "task",
