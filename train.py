@@ -78,7 +78,9 @@ def parse(arguments: list[str]) -> tuple[AgentRun | TaskRun, str | None]:
         from rmc_rl.run_folder import RunFolder
 
         arguments = ["--config", str(RunFolder.open(resume).config), *arguments]
-    elif not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
+    elif _value_of("--run", arguments) != "task" and not {"--config", "--help", "-h"} & {
+        argument.partition("=")[0] for argument in arguments
+    }:
         arguments = ["--config", str(QUICK_START), *arguments]
     kind = kind_of_run(arguments)
     parser.add_class_arguments(kind)

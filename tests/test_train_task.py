@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_what_is_trained_is_said_by_configuration_or_command_line() -> None:
     assert isinstance(train.parse(["--config=tiny.yaml"])[0], TaskRun)
     assert isinstance(train.parse(["--run=task", "--name=x", "--config=tiny.yaml"])[0], TaskRun)
     assert isinstance(train.parse([])[0], AgentRun)
+    assert replace(load("--run=task"), name=None) == TaskRun(), "the quick start is an agent's"
     assert load("--config=tiny.yaml", "--core=lstm", "--seed=4").model()["core_kwargs"] == {"hidden_size": 4}
     assert re.fullmatch(r"tiny-seed4-\d{8}-\d{6}", str(load("--config=tiny.yaml", "--seed=4").name))
 
