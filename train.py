@@ -1,4 +1,7 @@
-"""Train an agent: `python train.py` for the quick start, `--config configs/NAME.yaml` for anything else."""
+"""Train an agent: `python train.py` for the quick start, `--config configs/NAME.yaml` for anything else.
+
+Or a model on a supervised task: `--config configs/tasks/NAME.yaml`; `--run task --help` explains those settings.
+"""
 
 import sys
 from dataclasses import fields, is_dataclass
@@ -9,6 +12,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from agents.config import AgentRun
+from rmc_rl.tasks.command import run_task, says_task
+from rmc_rl.tasks.config import TaskRun
 
 if TYPE_CHECKING:
     from rmc_rl.run_folder import RunFolder
@@ -22,6 +27,8 @@ def main(arguments: list[str]) -> int:
         config, resume = parse(arguments)
     except (ArgumentError, ValueError) as error:
         return fail(error, code=2)
+    if isinstance(config, TaskRun):
+        return run_task(config, resume, fail)
 
     import gymnasium  # heavy imports wait until the arguments are known to be good
 
@@ -74,7 +81,7 @@ def follow_first(config: AgentRun, rank: int) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
+def parse(arguments: list[str]) -> tuple[AgentRun | TaskRun, str | None]:
     """The configuration, and the folder of the run to be resumed, if any.
 
     Raises:
@@ -85,30 +92,40 @@ def parse(arguments: list[str]) -> tuple[AgentRun, str | None]:
     parser = ArgumentParser(prog="train.py", description=__doc__, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML with any of the settings below")
     parser.add_argument("--resume", metavar="RUN", help="folder of a run to go on with, with its own configuration")
-    parser.add_class_arguments(AgentRun)
 
     resume = _value_of("--resume", arguments)
     if resume is not None:
         from rmc_rl.run_folder import RunFolder
 
         arguments = ["--config", str(RunFolder.open(resume).config), *arguments]
-    elif not {"--config", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
+    elif _value_of("--run", arguments) != "task" and not {"--config", "--help", "-h"} & {
+        argument.partition("=")[0] for argument in arguments
+    }:
         arguments = ["--config", str(QUICK_START), *arguments]
+    kind = kind_of_run(arguments)
+    parser.add_class_arguments(kind)
     parsed = parser.parse_args(arguments)
-    check_values(parsed, resume)
+    check_values(parsed, resume, kind)
     values = parser.instantiate(parsed)
-    settings = {field.name: values[field.name] for field in fields(AgentRun)}
+    settings = {field.name: values[field.name] for field in fields(kind)}
     if settings["name"] is None:
         config_name = Path(_value_of("--config", arguments) or "run").stem
         settings["name"] = f"{config_name}-seed{settings['seed']}-{datetime.now():%Y%m%d-%H%M%S}"
-    return AgentRun(**settings), resume
+    return kind(**settings), resume
 
 
-def check_values(values: Namespace, resume: str | None) -> None:
+def kind_of_run(arguments: list[str]) -> type[AgentRun] | type[TaskRun]:
+    """What is trained, by the command line or the configuration that it names."""
+    config = _value_of("--config", arguments)
+    is_task = _value_of("--run", arguments) == "task" or (config is not None and says_task(Path(config)))
+    return TaskRun if is_task else AgentRun
+
+
+def check_values(values: Namespace, resume: str | None, kind: type[AgentRun] | type[TaskRun]) -> None:
     """Raise a ValueError for what jsonargparse lets pass in a YAML file: lists, null anywhere, and `resume`."""
     if values.resume != resume:
         raise ValueError(f"resume belongs on the command line, not into a configuration: --resume {values.resume}")
-    for field in fields(AgentRun):
+    for field in fields(kind):
         if is_dataclass(field.type) and not isinstance(values[field.name], Namespace):
             raise ValueError(f"{field.name} must hold settings, as in {field.name}: {{KEY: VALUE}}")
     for key, value in values.items():

@@ -18,15 +18,15 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_m
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
 
 from . import replicas
 from .actor import Actor
 from .environments import Recipe
-from .hyperparameters import Hyperparameters
+from .hyperparameters import Hyperparameters, check_same_optimizer
 from .learner import Learner
-from .optimizer_state import check_same_optimizer, optimizer_tensors, restore_optimizer
 from .saved_model import COUNTERS, SavedModel
 from .sources import LockStep, Source
 
@@ -37,7 +37,8 @@ class ActorCritic(BaseAlgorithm):
     What is computed stands in `agents.actor`, `agents.learner`, `agents.vtrace` and `agents.losses`.
 
     Args:
-        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"FeedForwardPolicy"`, or such a class.
+        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"DeepLSTMPolicy"`, `"DNCPolicy"`,
+            `"FeedForwardPolicy"`, or such a class.
         env: a Gymnasium id, a callable that makes an environment, a Gymnasium environment or vector environment, or a
             Stable-Baselines3 VecEnv. None only to load a model without one.
         n_envs: how many environments to make of an id or a callable.

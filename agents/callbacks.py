@@ -1,12 +1,8 @@
 """What happens beside the training of a run: progress, checkpoints, evaluation, a clean stop."""
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import cast
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,31 +11,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rmc_rl.run_folder import RunFolder, to_json, write_text
+from rmc_rl.stop import StopRequest
 
 from .actor_critic import ActorCritic
 from .evaluate import evaluate
 
 
-class StopOnSignal(BaseCallback):
+class StopOnSignal(StopRequest, BaseCallback):
     """Ends training when the user says so: at the first SIGINT (Ctrl-C) or SIGTERM, before the next update."""
-
-    requested = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """While inside, the first signal asks for a stop; a second one acts as it always does."""
-        previous = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._previous = previous
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        for other, handler in self._previous.items():
-            signal.signal(other, handler)
 
     def _on_step(self) -> bool:
         return not self.requested

@@ -93,5 +93,14 @@ class ImpalaHyperparameters(Hyperparameters):
         self._check("batch_size", _is_positive_int(self.batch_size), "a whole number of at least 1")
 
 
+def check_same_optimizer(settings: Hyperparameters, saved: Hyperparameters) -> None:
+    """Raise a ValueError where an optimizer could not go on from what the saved one remembers."""
+    if settings.optimizer != saved.optimizer:
+        raise ValueError(f"optimizer must stay {saved.optimizer!r}, got {settings.optimizer!r}")
+    if settings.optimizer == "rmsprop" and (settings.rmsprop_momentum > 0) != (saved.rmsprop_momentum > 0):
+        legal = "above 0" if saved.rmsprop_momentum > 0 else "0"
+        raise ValueError(f"rmsprop_momentum must stay {legal}, got {settings.rmsprop_momentum}")
+
+
 def _is_positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -17,9 +17,9 @@ from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
-from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.devices import check_device
 from rmc_rl.policies import RecurrentPolicy
-from rmc_rl.run_folder import RunFolder, RunFolderError, to_json, write_text
+from rmc_rl.run_folder import RunFolder, newest_readable, to_json, write_text
 from rmc_rl.vec_env import make_vec_env
 
 from . import replicas
@@ -75,20 +75,8 @@ class Training:
             ValueError, TypeError, gymnasium.error.Error: as for `start`.
         """
         config = resolve_replicas(config)
-        failures = []
-        for checkpoint in folder.checkpoints():
-            try:
-                agent = make_agent(config, checkpoint)
-            except CheckpointError as error:
-                failures.append((checkpoint, error))
-                continue
-            for path, failure in failures:
-                # Set aside, or it would count as the newest, and better ones would be dropped for it.
-                print(f"warning: {failure}; it is renamed to {path.stem}.damaged", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
-            return cls(config, folder, agent, checkpoint)
-        reason = "; ".join(str(error) for _, error in failures) or "it was stopped before its first one"
-        raise RunFolderError(f"{folder.path} has no checkpoint to go on from: {reason}")
+        checkpoint, agent = newest_readable(folder, partial(make_agent, config))
+        return cls(config, folder, agent, checkpoint)
 
     def run(self) -> Evaluation | None:
         """Train for what is left of the steps, then evaluate; None if the user stopped it (it can be resumed).
@@ -246,14 +234,6 @@ def follow(config: AgentRun) -> None:
     with replicas.joined():
         checkpoint = replicas.announce("")
         prepare_replica(config, Path(checkpoint) if checkpoint else None, launch.rank)()
-
-
-def check_device(name: str) -> None:
-    """Raise a ValueError unless torch can compute there; Stable-Baselines3 would quietly take the CPU instead."""
-    try:
-        torch.ones(1, device="cpu" if name == "auto" else name).item()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device must be auto, cpu or an accelerator of this machine, got {name!r}") from error
 
 
 def make_envs(config: EnvironmentConfig, num_envs: int) -> VecEnv:

@@ -1,5 +1,17 @@
 """The Relational Memory Core and what it takes to use it in reinforcement learning."""
 
-from .cores import CORES, GRU, LSTM, Core, IdentityCore, RelationalMemory, State, make_core
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cores import CORES, GRU, LSTM, Core, IdentityCore, RelationalMemory, State, make_core
 
 __all__ = ["CORES", "GRU", "LSTM", "Core", "IdentityCore", "RelationalMemory", "State", "make_core"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: reading a configuration must not wait for torch.
+    if name in __all__:
+        from . import cores
+
+        return getattr(cores, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -150,8 +150,13 @@ def _label(own_settings: frozenset[tuple[str, str]], runs: Sequence[Path]) -> st
     return f"{name} ({len(runs)} runs)"
 
 
-def draw(folders: Sequence[str | Path], column: str = TRAINING) -> "Figure":
-    """The learning curves of runs, one for each configuration.
+def draw(
+    folders: Sequence[str | Path],
+    column: str = TRAINING,
+    xlabel: str = "environment steps",
+    ylabel: str | None = None,
+) -> "Figure":
+    """The learning curves of runs, one for each configuration; `ylabel` is needed for a column of another log.
 
     Raises:
         RunFolderError, FigureError: as the functions above.
@@ -173,7 +178,7 @@ def draw(folders: Sequence[str | Path], column: str = TRAINING) -> "Figure":
                 fontsize="small",
                 color="#666666",
             )
-    axes.set(xlabel="environment steps", ylabel=LABELS[column])
+    axes.set(xlabel=xlabel, ylabel=LABELS[column] if ylabel is None else ylabel)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0)
     axes.set_xlim(left=0)

@@ -199,6 +199,18 @@ class GRUPolicy(RecurrentPolicy):
     core = "gru"
 
 
+class DeepLSTMPolicy(RecurrentPolicy):
+    """Two layers of LSTM with skip connections; by default 256 units each."""
+
+    core = "deep_lstm"
+
+
+class DNCPolicy(RecurrentPolicy):
+    """Differentiable neural computer; by default a memory of 16 x 16, one read and one write head, an LSTM of 128."""
+
+    core = "dnc"
+
+
 class FeedForwardPolicy(RecurrentPolicy):
     """No memory: what the agent does depends on the present observation alone."""
 
@@ -206,7 +218,8 @@ class FeedForwardPolicy(RecurrentPolicy):
 
 
 POLICIES: dict[str, type[RecurrentPolicy]] = {
-    policy.__name__: policy for policy in (RMCPolicy, LSTMPolicy, GRUPolicy, FeedForwardPolicy)
+    policy.__name__: policy
+    for policy in (RMCPolicy, LSTMPolicy, GRUPolicy, DeepLSTMPolicy, DNCPolicy, FeedForwardPolicy)
 }
 
 

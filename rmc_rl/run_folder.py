@@ -3,14 +3,17 @@
 import json
 import math
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from .checkpoint import CheckpointError
 from .files import replacing
 
 KEPT_CHECKPOINTS = 2
+T = TypeVar("T")
 
 
 class RunFolderError(ValueError):
@@ -93,6 +96,29 @@ class RunFolder:
         """The suffix of the next log: a resumed run leaves what was logged before as it is."""
         parts = len(list(self.path.glob("progress*.csv")))
         return f"_{parts + 1}" if parts else ""
+
+
+def newest_readable(folder: RunFolder, read: Callable[[Path], T]) -> tuple[Path, T]:
+    """The newest checkpoint of a run that `read` can read, and what it gave.
+
+    Newer ones that are damaged are set aside, or they would count as the newest, and better ones be dropped for them.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    failures: list[tuple[Path, CheckpointError]] = []
+    for checkpoint in folder.checkpoints():
+        try:
+            found = read(checkpoint)
+        except CheckpointError as error:
+            failures.append((checkpoint, error))
+            continue
+        for path, failure in failures:
+            print(f"warning: {failure}; it is renamed to {path.stem}.damaged", file=sys.stderr)
+            path.rename(path.with_suffix(".damaged"))
+        return checkpoint, found
+    reason = "; ".join(str(error) for _, error in failures) or "it was stopped before its first one"
+    raise RunFolderError(f"{folder.path} has no checkpoint to go on from: {reason}")
 
 
 def to_json(data: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def test_nothing_else_is_there() -> None:
     """The comparison has all of its parts, and no file escapes these tests by another suffix."""
     assert {"quick_start", "cartpole", *COMPARED} <= set(NAMES)
-    assert {path.suffix for path in CONFIGS.iterdir()} == {".yaml"}
+    assert {path.suffix for path in CONFIGS.rglob("*") if path.is_file()} == {".yaml"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -223,7 +223,7 @@ def test_bad_configurations(text: str | bytes, reason: str, capsys: pytest.Captu
         (["--environment.id=CartPole-v1"], "CartPole.*unexpected keyword argument"),
         (["--environment.id=Blackjack-v1", "--environment.kwargs={}"], "[Nn]ested"),
         (["--environment.id=tests.faulty_envs:NoDependency-v0", "--environment.kwargs={}"], "no_such_module"),
-        (["--policy.name=DNCPolicy"], "policy.name.*DNCPolicy"),
+        (["--policy.name=NTMPolicy"], "policy.name.*NTMPolicy"),
         (["--policy.encoder=eye"], "encoder must be one of .*, got 'eye'"),
         (["--policy.encoder_kwargs={lenses: 2}"], "'lenses'"),
         (["--policy.embedding_size=0"], "policy.embedding_size must be at least 1"),

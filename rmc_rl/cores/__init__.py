@@ -3,15 +3,19 @@
 from typing import Any
 
 from .core import Core, IdentityCore, State, reset_state, unchanged_weights
+from .deep_lstm import DeepLSTM
+from .dnc import DNC
 from .gru import GRU
 from .lstm import LSTM
 from .relational_memory import RelationalMemory
 
 __all__ = [
     "CORES",
+    "DNC",
     "GRU",
     "LSTM",
     "Core",
+    "DeepLSTM",
     "IdentityCore",
     "RelationalMemory",
     "State",
@@ -24,6 +28,8 @@ CORES: dict[str, type[Core]] = {
     "rmc": RelationalMemory,
     "lstm": LSTM,
     "gru": GRU,
+    "deep_lstm": DeepLSTM,
+    "dnc": DNC,
     "identity": IdentityCore,
 }
 

@@ -62,9 +62,8 @@ def observations(model: A2C, count: int = 4) -> Any:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_learns_with_every_policy(policy: str) -> None:
-    core_kwargs = {"RMCPolicy": {"mem_slots": 2, "head_size": 3}, "FeedForwardPolicy": {}}.get(
-        policy, {"hidden_size": 7}
-    )
+    special = {"RMCPolicy": {"mem_slots": 2, "head_size": 3}, "DNCPolicy": {"memory_size": 4}, "FeedForwardPolicy": {}}
+    core_kwargs = special.get(policy, {"hidden_size": 7})
     model = build(policy=policy, policy_kwargs={"core_kwargs": core_kwargs, "embedding_size": 6})
     assert isinstance(model, BaseAlgorithm)
     before = weights(model)

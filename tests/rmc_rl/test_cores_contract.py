@@ -22,6 +22,12 @@ CASES: dict[str, list[dict[str, Any]]] = {
     ],
     "lstm": [{"hidden_size": 9}],
     "gru": [{"hidden_size": 9}],
+    "deep_lstm": [{"hidden_size": 9, "num_layers": 3}, {"hidden_size": 7, "num_layers": 1}],
+    "dnc": [
+        {"memory_size": 7, "word_size": 3, "num_reads": 2, "controller_size": 8, "controller_layers": 2},
+        {"memory_size": 5, "word_size": 2, "num_reads": 1, "num_writes": 3, "controller_size": 9, "output_size": 8},
+        {"memory_size": 9, "word_size": 7, "num_reads": 3, "num_writes": 2, "controller": "feed_forward"},
+    ],
     "identity": [{}],
 }
 # Arguments that the core must reject by name, on top of an illegal input_size.
@@ -29,6 +35,17 @@ ILLEGAL: dict[str, list[str]] = {
     "rmc": ["mem_slots", "head_size", "num_heads", "num_blocks", "attention_mlp_layers", "key_size", "gate_style"],
     "lstm": ["hidden_size"],
     "gru": ["hidden_size"],
+    "deep_lstm": ["hidden_size", "num_layers"],
+    "dnc": [
+        "memory_size",
+        "word_size",
+        "num_reads",
+        "num_writes",
+        "controller",
+        "controller_size",
+        "controller_layers",
+        "output_size",
+    ],
     "identity": [],
 }
 INPUT, BATCH, STEPS = 11, 4, 6
@@ -53,7 +70,11 @@ def make(name: str, kwargs: dict[str, Any], dtype: torch.dtype) -> Core:
 
 
 def random_state(core: Core, batch_size: int = BATCH) -> State:
-    return tuple(torch.randn_like(leaf.contiguous()) for leaf in core.initial_state(batch_size))
+    """One that the core comes to: what it takes for weights must be weights."""
+    x = 3 * torch.randn(3, batch_size, INPUT).to(next(iter(core.initial_state(1)), torch.empty(0)))
+    with torch.no_grad():
+        _, state = core.unroll_loop(x, core.initial_state(batch_size), no_starts(3, batch_size))
+    return tuple(leaf.clone() for leaf in state)
 
 
 def random_inputs(dtype: torch.dtype, num_steps: int = STEPS, batch_size: int = BATCH) -> Tensor:
@@ -343,7 +364,7 @@ def test_weights_and_state_survive_a_checkpoint(
     leaves = {f"state/{i}": leaf for i, leaf in enumerate(state)}
     save_checkpoint(tmp_path / "core.zip", "core", {}, leaves | core.state_dict())
     _, tensors = load_checkpoint(tmp_path / "core.zip", "core")
-    restored = tuple(tensors.pop(name) for name in sorted(leaves))
+    restored = tuple(tensors.pop(name) for name in leaves)
     other.load_state_dict(tensors)
     assert torch.equal(core.unroll(x, state, starts)[0], other.unroll(x, restored, starts)[0])
 

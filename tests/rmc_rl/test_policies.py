@@ -30,9 +30,18 @@ SMALL: dict[str, dict[str, Any]] = {
     "RMCPolicy": {"core_kwargs": {"mem_slots": 3, "head_size": 5, "num_heads": 2}},
     "LSTMPolicy": {"core_kwargs": {"hidden_size": 7}},
     "GRUPolicy": {"core_kwargs": {"hidden_size": 7}},
+    "DeepLSTMPolicy": {"core_kwargs": {"hidden_size": 7, "num_layers": 3}},
+    "DNCPolicy": {"core_kwargs": {"memory_size": 4, "word_size": 2, "num_reads": 3, "controller_size": 7}},
     "FeedForwardPolicy": {},
 }
-STATE_SHAPES = {"RMCPolicy": [(3, 10)], "LSTMPolicy": [(7,), (7,)], "GRUPolicy": [(7,)], "FeedForwardPolicy": []}
+STATE_SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "RMCPolicy": [(3, 10)],
+    "LSTMPolicy": [(7,), (7,)],
+    "GRUPolicy": [(7,)],
+    "DeepLSTMPolicy": [(7,)] * 6,
+    "DNCPolicy": [(4, 2), (4,), (1, 4, 4), (1, 4), (1, 4), (3, 4), (3, 2), (7,), (7,)],
+    "FeedForwardPolicy": [],
+}
 DICT = spaces.Dict(
     {
         "image": spaces.Box(0, 255, (5, 6, 3), np.uint8),

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .hyperparameters import Hyperparameters
-
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """`PARAMETER:KEY` -> tensor, for everything that the optimizer keeps of the module's parameters."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
-        f"{names[parameter]}:{key}": torch.as_tensor(value)  # RMSpropTFLike counts its steps in an int
+        f"{names[parameter]}:{key}": torch.as_tensor(value)  # Stable-Baselines3's RMSprop counts its steps in an int
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
@@ -40,12 +38,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
     state_dict = optimizer.state_dict()
     state_dict["state"] = {order.index(name): state for name, state in states.items()}
     optimizer.load_state_dict(state_dict)
-
-
-def check_same_optimizer(settings: Hyperparameters, saved: Hyperparameters) -> None:
-    """Raise a ValueError where an optimizer could not go on from what the saved one remembers."""
-    if settings.optimizer != saved.optimizer:
-        raise ValueError(f"optimizer must stay {saved.optimizer!r}, got {settings.optimizer!r}")
-    if settings.optimizer == "rmsprop" and (settings.rmsprop_momentum > 0) != (saved.rmsprop_momentum > 0):
-        legal = "above 0" if saved.rmsprop_momentum > 0 else "0"
-        raise ValueError(f"rmsprop_momentum must stay {legal}, got {settings.rmsprop_momentum}")

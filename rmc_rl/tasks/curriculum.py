@@ -1,0 +1,68 @@
+"""How hard the programs of a batch are (Zaremba and Sutskever 2014)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+CurriculumName = Literal["baseline", "naive", "mix", "combined"]
+CURRICULA: tuple[CurriculumName, ...] = get_args(CurriculumName)
+STALL_UPDATES = 500
+STALL_RATIO = 0.99
+"""The loss stalls when its mean over so many updates is above so much of the mean over those before."""
+
+
+class Curriculum:
+    """Draws the literals' length and the nesting of every program; two of the four grow harder with training.
+
+    `baseline`: always the maximum. `naive`: always the present level. `mix`: uniform up to the maximum. `combined`:
+    uniform up to the present level. The present level begins at 1 and 1; whenever the loss stalls, the length grows
+    by one, and after its maximum the nesting.
+    """
+
+    def __init__(self, name: CurriculumName, max_length: int, max_nesting: int) -> None:
+        if name not in CURRICULA:
+            raise ValueError(f"curriculum must be one of {sorted(CURRICULA)}, got {name!r}")
+        self.max_length, self.max_nesting = max_length, max_nesting
+        self.grows = name in ("naive", "combined")
+        self.is_uniform = name in ("mix", "combined")
+        self.length, self.nesting = (1, 1) if self.grows else (max_length, max_nesting)
+        self.losses: list[float] = []
+        self.previous_mean: float | None = None
+
+    def draw(self, rng: np.random.Generator, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Length and nesting of each program, [B] and [B]."""
+        if self.is_uniform:
+            return (
+                rng.integers(1, self.length, size=batch_size, endpoint=True),
+                rng.integers(1, self.nesting, size=batch_size, endpoint=True),
+            )
+        return np.full(batch_size, self.length), np.full(batch_size, self.nesting)
+
+    def observe(self, loss: float) -> None:
+        """Take note of an update's loss, and grow if it stalls."""
+        if not self.grows or (self.length, self.nesting) == (self.max_length, self.max_nesting):
+            return
+        self.losses.append(loss)
+        if len(self.losses) < STALL_UPDATES:
+            return
+        mean = sum(self.losses) / len(self.losses)
+        self.losses = []
+        if self.previous_mean is None or mean <= STALL_RATIO * self.previous_mean:
+            self.previous_mean = mean
+            return
+        self.previous_mean = None
+        if self.length < self.max_length:
+            self.length += 1
+        else:
+            self.nesting += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, as JSON."""
+        names = ("length", "nesting", "losses", "previous_mean")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)

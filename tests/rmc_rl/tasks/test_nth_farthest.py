@@ -1,0 +1,92 @@
+"""Nth Farthest: every answer is right, and nothing but the question gives it away."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmc_rl.tasks import NthFarthest
+
+OBJECTS, FEATURES, BATCH = 5, 3, 7
+
+
+def answers(task: NthFarthest, inputs: np.ndarray) -> list[int]:
+    """By sorting the distances, one sequence after the other."""
+    count, found = task.num_objects, []
+    for sequence in inputs.swapaxes(0, 1).astype(np.float64):
+        vectors, labels, rank, reference = np.split(sequence, task.num_features + count * np.arange(3), axis=1)
+        by_label = {int(label.argmax()): vector for label, vector in zip(labels, vectors, strict=True)}
+        question = by_label[int(reference[0].argmax())]
+        farthest_first = sorted(by_label, key=lambda label: -float(np.linalg.norm(by_label[label] - question)))
+        found.append(farthest_first[int(rank[0].argmax())])
+    return found
+
+
+@pytest.mark.parametrize(("objects", "features"), [(8, 16), (4, 4), (3, 1)])
+def test_ten_thousand_answers_are_right(objects: int, features: int) -> None:
+    task = NthFarthest(objects, features)
+    inputs, labels = task.sample(np.random.default_rng(objects), 10_000)
+    assert answers(task, inputs.numpy()) == labels.tolist()
+
+
+def test_batches_are_what_the_docstring_says() -> None:
+    task = NthFarthest(OBJECTS, FEATURES)
+    batch = task.sample(np.random.default_rng(1), BATCH)
+    assert (batch.inputs.shape, batch.inputs.dtype) == ((OBJECTS, BATCH, task.input_size), torch.float32)
+    assert (batch.labels.shape, batch.labels.dtype) == ((BATCH,), torch.int64)
+    assert (task.input_size, task.num_classes) == (FEATURES + 3 * OBJECTS, OBJECTS)
+    vectors, labels, ranks, references = batch.inputs.split([FEATURES, OBJECTS, OBJECTS, OBJECTS], dim=-1)
+    assert vectors.abs().max() <= 1
+    for one_hot in (labels, ranks, references):
+        assert ((one_hot == 0) | (one_hot == 1)).all()
+        assert (one_hot.sum(dim=-1) == 1).all()
+    assert (labels.sum(dim=0) == 1).all(), "every label once"
+    for question in (ranks, references):
+        assert (question == question[0]).all(), "the question stays"
+    assert task.ranks(batch.inputs).tolist() == (ranks[0].argmax(dim=-1) + 1).tolist()
+
+
+def test_the_last_rank_is_the_reference_itself() -> None:
+    task = NthFarthest(OBJECTS, FEATURES)
+    inputs, labels = task.sample(np.random.default_rng(2), 2000)
+    itself = task.ranks(inputs) == OBJECTS
+    assert torch.equal(inputs[0, itself, -OBJECTS:].argmax(dim=-1), labels[itself])
+    assert abs(float(itself.float().mean()) - 1 / OBJECTS) < 0.04
+
+
+def test_everything_is_drawn_uniformly() -> None:
+    """Answers, ranks, references and the place of each label: a bias would be learned before the task is."""
+    task = NthFarthest(OBJECTS, FEATURES)
+    inputs, labels = task.sample(np.random.default_rng(3), 40_000)
+    one_hot = inputs[:, :, FEATURES:].unflatten(-1, (3, OBJECTS))  # [T, B, 3, k]
+    for share in (*one_hot.mean(dim=1).reshape(-1, OBJECTS), torch.bincount(labels) / len(labels)):
+        assert (share - 1 / OBJECTS).abs().max() < 0.012
+    moments = inputs[:, :, :FEATURES].mean(), inputs[:, :, :FEATURES].square().mean()
+    assert abs(float(moments[0])) < 0.005
+    assert abs(float(moments[1]) - 1 / 3) < 0.005
+
+
+@given(objects=st.integers(2, 9), features=st.integers(1, 6), batch_size=st.integers(1, 5), seed=st.integers(0, 99))
+def test_any_size_is_right_and_repeatable(objects: int, features: int, batch_size: int, seed: int) -> None:
+    task = NthFarthest(objects, features)
+    inputs, labels = task.sample(np.random.default_rng(seed), batch_size)
+    assert answers(task, inputs.numpy()) == labels.tolist()
+    again = task.sample(np.random.default_rng(seed), batch_size)
+    assert torch.equal(again.inputs, inputs)
+    assert torch.equal(again.labels, labels)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_objects": 1}, "num_objects must be at least 2, .*got 1"),
+        ({"num_objects": 2.0}, "num_objects must be a whole number of at least 1, got 2.0"),
+        ({"num_features": 0}, "num_features must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_bad_sizes_are_refused(kwargs: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NthFarthest(**kwargs)
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
+        NthFarthest().sample(np.random.default_rng(0), 0)
