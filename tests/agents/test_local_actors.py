@@ -442,12 +442,14 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
     """SIGKILL in the middle of an unroll: no slot is lost, and the next one plays other games."""
     with closing(start(policy, actors=1)) as source:
         actions = []
-        for number in (1, 2):
+        for number in (1, 2, 3):
             trajectory = source.batch(go_on)
             while trajectory is not None and not trajectory.starts[0].all():  # what the one before had left
                 trajectory = source.batch(go_on)
             assert trajectory is not None
-            actions.append(trajectory.actions.clone())
+            actions.append(tuple(trajectory.actions.flatten().tolist()))
+            if number == 3:
+                break
             killed = source.actors[0].process.pid
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
@@ -459,11 +461,11 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
         wait_until(lambda: len(source.full) == SLOTS or source._receive(), 20)
         assert {chunk.unroll.slot for chunk in source.full} == set(range(SLOTS))
         assert source.metrics()["restarts"] == 2
-    assert not torch.equal(*actions)
+    assert len(set(actions)) == 3
 
 
 class Stuck(Recall):
-    """Never comes back from its 30th step."""
+    """Never comes back from its 13th step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -471,15 +473,16 @@ class Stuck(Recall):
 
     def step(self, action: int) -> Any:
         self.steps += 1
-        if self.steps == 30:
+        if self.steps == 13:
             threading.Event().wait()
         return super().step(action)
 
 
 def test_actors_that_hang_are_ended(policy: GRUPolicy) -> None:
     source = start(policy, env=Stuck, actors=1)
-    for _ in range(3):
+    for _ in range(2):
         source.batch(go_on)
+    time.sleep(0.5)  # it is in its third unroll, for good
     processes = {actor.process.pid for actor in source.actors}
     begin = time.monotonic()
     source.close()
