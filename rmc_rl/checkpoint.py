@@ -213,7 +213,10 @@ def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
 
 
 def _reject_pickle() -> NoReturn:
-    raise PickledFileError("it holds pickled data, which could run any code; load a file saved by rmc-rl")
+    raise PickledFileError(
+        "it holds pickled data, which could run any code and is never loaded unless trusted; "
+        "load a file saved by rmc-rl"
+    )
 
 
 def _parse_header(content: bytes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.save_util import save_to_zip_file
 from torch import Tensor
 
-from rmc_rl.checkpoint import FORMAT, HEADER, TENSORS, CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.checkpoint import FORMAT, HEADER, TENSORS, CheckpointError, load_checkpoint, one_line, save_checkpoint
 
 DATA = {"steps": 12, "rate": 2.5e-4, "name": "ß", "nothing": None, "flag": True, "nested": {"list": [1, [2.5, "x"]]}}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int8, torch.uint8, torch.bool]
@@ -236,6 +236,7 @@ def test_what_a_message_quotes_is_cut(tmp_path: Path) -> None:
         load_checkpoint(path, "policy")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
+    assert one_line("two\n  lines") == "two lines"
 
 
 def deep(depth: int) -> Any:

@@ -183,6 +183,15 @@ def test_taking_a_snapshot_changes_nothing(stack: str, clock: Callable[[float], 
     assert data_equivalence(follow(restored(stack, snapshot), 1), expected, exact=True)
 
 
+def test_the_seed_that_an_environment_tells_is_restored(clock: Callable[[float], None]) -> None:
+    """Without one, Gymnasium would draw a new generator when asked."""
+    env = played("walks")
+    other = restored("walks", snapshot_envs(env))
+    seeds = [[one.unwrapped.np_random_seed for one in envs.unwrapped.envs] for envs in (env, other)]  # type: ignore[attr-defined]
+    assert seeds == [[5, 6, 7]] * 2
+    assert data_equivalence(follow(other, 1), follow(env, 1), exact=True)
+
+
 @settings(max_examples=25)
 @given(
     mode=st.sampled_from(["regular", "avoid", "hunt", "ambush", "rush"]),

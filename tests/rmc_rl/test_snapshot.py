@@ -68,12 +68,12 @@ def test_any_nest_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, n
 
 def test_arrays_are_copies_each_time() -> None:
     """What goes on after a snapshot changes neither it nor what was restored from it before."""
-    nest = {"board": np.arange(6.0).reshape(2, 3).T}
+    nest = {"board": np.arange(6.0).reshape(3, 2)}
     snapshot = pack(nest)
     first = unpack(snapshot)
     nest["board"][:] = -1
     first["board"][:] = -2
-    np.testing.assert_array_equal(unpack(snapshot)["board"], np.arange(6.0).reshape(2, 3).T)
+    np.testing.assert_array_equal(unpack(snapshot)["board"], np.arange(6.0).reshape(3, 2))
 
 
 @pytest.mark.parametrize(
