@@ -453,7 +453,7 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
             os.kill(killed, signal.SIGKILL)
             message = rf"actor 0 is restarted \({number} of at most 10 within 10 minutes\): .* exit code -9$"
             with pytest.warns(RuntimeWarning, match=message):
-                wait_until(lambda number=number: source.num_restarts == number or source._receive(), 20)
+                wait_until(lambda number=number: source.restarts.total == number or source._receive(), 20)
             assert alive({killed}) == set()
         check_batches(source, 5 * SLOTS)
         assert source.metrics()["restarts"] == 2
