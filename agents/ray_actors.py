@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -37,6 +38,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what its war
 import ray
 from ray.exceptions import RayError
 
+TOKEN = secrets.token_hex(32)
+"""Keeps others off a Ray of our own; the same for all of this process, which Ray reads once."""
 PLACE_SECONDS = 60.0
 """Within which an actor must find a free CPU."""
 LOOK_AFTER = 1.0
@@ -262,6 +265,7 @@ def _connected(placement: Placement) -> Iterator[None]:
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with ExitStack() as stack:
         if placement.address is None:
+            os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # or Ray writes one into the home directory
             # Workers find on this machine what this process finds.
             paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rmc-rl-", ignore_cleanup_errors=True))

@@ -84,7 +84,7 @@ class UnrollQueue:
             part.copy_(chunk.slots.trajectory)
         steps = _Steps(chunks)
         for chunk in chunks:
-            self._release(chunk)
+            self.release(chunk)
         goes_on = all(on_step(*step) for step in steps)
         return self.trajectory if goes_on else None
 
@@ -94,11 +94,12 @@ class UnrollQueue:
         for chunk in chunks:
             if version - chunk.unroll.version > self.max_policy_lag:
                 self.log.dropped += 1
-                self._release(chunk)
+                self.release(chunk)
             else:
                 self.chunks.append(chunk)
 
-    def _release(self, chunk: Chunk) -> None:
+    def release(self, chunk: Chunk) -> None:
+        """This is not needed any more."""
         if chunk.is_last:
             self.hand_back(chunk.actor, chunk.unroll.slot)
 

@@ -236,7 +236,7 @@ def test_actors_play_different_games_and_each_goes_on(source: LocalActors) -> No
             assert torch.equal(observations[0], last[chunk.actor])
         last[chunk.actor] = observations[-1].clone()
         actions[chunk.actor] = chunk.slots.trajectory.actions.clone()
-        source._hand_back(chunk)
+        source.full.release(chunk)
     assert not torch.equal(actions[0], actions[1])
 
 
