@@ -1,6 +1,7 @@
 """Actors on Ray: on a cluster of two nodes, on a Ray of our own, what fails, and what is left behind (nothing)."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from agents.processes import ActorError
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.vec_env import make_vec_env
 
+# Of all clusters that are started here: Ray reads it when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ray = pytest.importorskip("ray")
 from agents import ray_actors  # noqa: E402
 from agents.ray_actors import RayActors  # noqa: E402
@@ -36,12 +39,12 @@ WAIT_SECONDS = 40.0
 
 def processes(name: str) -> set[int]:
     """The pids of all processes whose command has this in it."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return {int(line.split()[0]) for line in listed.splitlines() if name in line}
 
 
 def descendants(pid: int) -> set[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
     found: set[int] = set()
     waiting = [pid]
@@ -76,7 +79,7 @@ def free_port() -> int:
 def node(*options: str) -> "subprocess.Popen[bytes]":
     """A node with one CPU, which ends, with all below it, when this process is told to."""
     command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", *options]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_AUTH_MODE": "token"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -89,15 +92,6 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
     wait_until(lambda: not below & processes("ray"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def token() -> Iterator[None]:
-    """Of all that is started here; a process reads it once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", ray_actors.TOKEN)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +290,7 @@ def test_an_environment_that_raises_once(head: str, tmp_path: Path) -> None:
 
 def test_an_environment_that_always_raises(head: str) -> None:
     model = build(Faulty, placement=Placement(kind="ray", max_restarts=0, address=head))
-    message = r"1 actors failed .*more than placement.max_restarts, 0; .*ZeroDivisionError: the ghost has escaped$"
+    message = r"(?m)^1 actors failed .*more than placement.max_restarts, 0; .*ZeroDivisionError: the ghost has escaped$"
     with pytest.raises(ActorError, match=message) as error:
         model.learn(10**6)
     (note,) = error.value.__notes__
