@@ -129,7 +129,7 @@ def check_values(values: Namespace, resume: str | None, kind: type[AgentRun] | t
         if is_dataclass(field.type) and not isinstance(values[field.name], Namespace):
             raise ValueError(f"{field.name} must hold settings, as in {field.name}: {{KEY: VALUE}}")
     for key, value in values.items():
-        if value is None and key not in ("config", "resume", "name", "replicas"):
+        if value is None and key not in ("config", "resume", "name", "replicas", "placement.address"):
             raise ValueError(f"{key} must have a value, got null")
 
 

@@ -54,8 +54,8 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Task:
-    """All that an actor needs."""
+class Blueprint:
+    """How an actor is made, wherever it is to run."""
 
     recipe: Recipe
     policy_class: type[RecurrentPolicy]
@@ -63,11 +63,35 @@ class Task:
     action_space: spaces.Space[Any]
     network_kwargs: dict[str, Any]
     settings: Hyperparameters
+    seed: int
+
+    @classmethod
+    def of(cls, policy: RecurrentPolicy, recipe: Recipe, settings: Hyperparameters, seed: int) -> "Blueprint":
+        """Of an actor with a policy like this one, which plays the recipe's environments."""
+        spaces_of = (policy.observation_space, policy.action_space)
+        return cls(recipe, type(policy), *spaces_of, policy.network_kwargs, settings, seed)
+
+    def make(self) -> Actor:
+        """The actor, at the first observations of fresh episodes. Its environments are the caller's to close."""
+        policy = self.policy_class(self.observation_space, self.action_space, **self.network_kwargs)
+        env = self.recipe.make()
+        check_for_correct_spaces(env, self.observation_space, self.action_space)
+        set_random_seed(self.seed)
+        env.seed(self.seed)
+        actor = Actor(env, policy.network, self.settings)
+        actor.start(cast(VecObservation, env.reset()))
+        return actor
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that an actor in a process of its own needs."""
+
+    blueprint: Blueprint
     slots: Slots
     first_slot: int
-    """Its own are this one and the next, of `recipe.n_envs` rows each."""
+    """Its own are this one and the next, of as many rows each as it has environments."""
     parameters: SharedParameters
-    seed: int
 
 
 class Ready(NamedTuple):
@@ -96,6 +120,12 @@ class Failure(NamedTuple):
     reason: str
     """In one line."""
     traceback: str
+    """Empty if there was no error in Python."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """For the error that is being handled."""
+        return cls(" ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
 
 
 class _LearnerGoneError(Exception):
@@ -111,19 +141,13 @@ def run_actor(task: Task, connection: Connection) -> None:
     except _LearnerGoneError:
         pass
     except Exception as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        connection.send(Failure(line, traceback.format_exc()))
+        connection.send(Failure.of(error))
 
 
 def _act(task: Task, connection: Connection) -> None:
-    policy = task.policy_class(task.observation_space, task.action_space, **task.network_kwargs)
-    slots = task.slots.split(task.recipe.n_envs)[task.first_slot : task.first_slot + SLOTS]
-    with closing(task.recipe.make()) as env:
-        check_for_correct_spaces(env, task.observation_space, task.action_space)
-        set_random_seed(task.seed)
-        env.seed(task.seed)
-        actor = Actor(env, policy.network, task.settings)
-        actor.start(cast(VecObservation, env.reset()))
+    actor = task.blueprint.make()
+    slots = task.slots.split(actor.env.num_envs)[task.first_slot : task.first_slot + SLOTS]
+    with closing(actor.env):
         _send(connection, Ready())
         with settled():
             while True:
@@ -135,12 +159,12 @@ def _fill_next(actor: Actor, slots: list[Slots], parameters: SharedParameters, c
     slot = _receive(connection)
     begun = time.monotonic()
     version = parameters.read(actor.network)
-    report = _Report(slots[slot].rewards)
+    report = Report(slots[slot].rewards)
     actor.unroll(report.on_step, slots[slot].trajectory)
     _send(connection, Unroll(slot, version, report.ends, begun, time.monotonic(), begun - waits))
 
 
-class _Report:
+class Report:
     """What the learner's callbacks will be told of an unroll."""
 
     def __init__(self, rewards: Tensor) -> None:

@@ -24,9 +24,9 @@ class IMPALA(ActorCritic):
     environment each, and V-trace corrects for actors whose policy lags behind the learner's. An actor that never lags
     makes this A2C. The defaults are the paper's for Atari games: a loss that is summed over the batch, and RMSProp.
 
-    Where actors are processes (`placement.kind` is `"local"`), they live as long as a call of `learn`, begin with fresh
-    episodes, and make their own environments; `env` is then an id or a picklable callable, and the model's own `env` is
-    one more, which is only looked at.
+    Where actors are processes (`placement.kind` is `"local"` or `"ray"`), they live as long as a call of `learn`, begin
+    with fresh episodes, and make their own environments; `env` is then an id or a picklable callable, and the model's
+    own `env` is one more, which is only looked at.
 
     Args:
         policy: as for `agents.actor_critic.ActorCritic`.
@@ -53,6 +53,7 @@ class IMPALA(ActorCritic):
         placement: Placement = Placement(),  # noqa: B008 -- it is frozen
         **arguments: Any,
     ) -> None:
+        placement.check_reachable()
         self.placement = placement
         self._recipe: Recipe | None = None
         super().__init__(policy, env, n_envs, **arguments)
@@ -80,7 +81,8 @@ class IMPALA(ActorCritic):
             ValueError: actors are processes, which have made their own.
         """
         if self.placement.kind != "sync":
-            raise ValueError("set_env needs placement 'sync', got 'local': give the environment to load()")
+            kind = self.placement.kind
+            raise ValueError(f"set_env needs placement 'sync', got {kind!r}: give the environment to load()")
         super().set_env(env, force_reset)
 
     def _source(self) -> Source:
@@ -89,12 +91,15 @@ class IMPALA(ActorCritic):
         share = batch_size // replicas.count()
         if self.placement.kind == "sync":
             return self._lock_step(share)
-        from .local_actors import LocalActors
-
         assert self._recipe is not None, "load() takes an environment"
-        return LocalActors(
-            self._recipe, self.policy, self.hyperparameters, self.placement, share, self._seed_of_actors()
-        )
+        arguments = (self._recipe, self.policy, self.hyperparameters, self.placement, share, self._seed_of_actors())
+        if self.placement.kind == "local":
+            from .local_actors import LocalActors
+
+            return LocalActors(*arguments)
+        from .ray_actors import RayActors
+
+        return RayActors(*arguments)
 
     def _seed_of_actors(self) -> int | None:
         """The model's seed, and another one in every later call of `learn`, which would play the same games again."""

@@ -1,10 +1,14 @@
 """Where IMPALA's actors run: one choice, with its checks. Imports nothing heavy."""
 
+import socket
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Literal
 
 SLOTS = 2
 """Unrolls of each actor in a process of its own: one is being filled while the other waits."""
+ANSWER_SECONDS = 5.0
+"""Within which a Ray cluster must take a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,22 +19,28 @@ class Placement:
         ValueError: a value outside its range; the message names field, value and range.
     """
 
-    kind: Literal["sync", "local"] = "sync"
-    """sync: in the learner's process, in lock step with it; local: in processes of their own on this machine."""
+    kind: Literal["sync", "local", "ray"] = "sync"
+    """sync: in the learner's process, in lock step with it; local: in processes of their own on this machine; ray: on
+    the machines of a Ray cluster."""
     actors: int = 1
-    """local: actor processes of each learner, which share its environments."""
+    """local, ray: actor processes of each learner, which share its environments."""
     max_policy_lag: int = 20
-    """local: an unroll that was begun more than so many updates ago is dropped."""
+    """local, ray: an unroll that was begun more than so many updates ago is dropped."""
     max_restarts: int = 10
-    """local: how many actors may fail, and be restarted, within 10 minutes; one more ends training."""
+    """local, ray: how many actors may fail, and be restarted, within 10 minutes; one more ends training."""
+    address: str | None = None
+    """ray: HOST:PORT of the cluster's head, as `ray start --head` names it; this machine must be one of the cluster's.
+    null: Ray is started on this machine alone, for as long as training lasts."""
 
     def __post_init__(self) -> None:
-        self._check("kind", self.kind in ("sync", "local"), "'sync' or 'local'")
+        self._check("kind", self.kind in ("sync", "local", "ray"), "'sync', 'local' or 'ray'")
         self._check("actors", isinstance(self.actors, int) and self.actors >= 1, "a whole number of at least 1")
         self._check("max_policy_lag", self.max_policy_lag >= 0, "at least 0")
         self._check("max_restarts", self.max_restarts >= 0, "at least 0")
+        self._check("address", self.address is None or _is_address(self.address), "HOST:PORT or null")
+        self._check("kind", self.kind == "ray" or self.address is None, "'ray' where address is set")
         idle = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        self._check("kind", self.kind == "local" or not idle, f"'local' where {', '.join(idle)} is set")
+        self._check("kind", self.kind != "sync" or not idle, f"'local' or 'ray' where {', '.join(idle)} is set")
 
     def check_shares(self, num_envs: int, batch_size: int, learners: int = 1) -> None:
         """Raise a ValueError unless learners and actors can share the environments and the batch evenly.
@@ -42,6 +52,8 @@ class Placement:
         """
         if batch_size % learners:
             raise ValueError(f"batch_size must be a multiple of the number of replicas, {learners}, got {batch_size}")
+        if self.kind == "ray" and learners > 1:
+            self._check("address", self.address is not None, f"HOST:PORT where {learners} replicas share a Ray cluster")
         share, parts = batch_size // learners, learners * self.actors
         if num_envs % parts:
             raise ValueError(f"the number of environments must be a multiple of the {parts} actors, got {num_envs}")
@@ -53,12 +65,30 @@ class Placement:
                 f"({num_envs} environments, {self.actors} actors{replicas}), got {batch_size}"
             )
         most = SLOTS * num_envs
-        if self.kind == "local" and batch_size > most:
+        if self.kind != "sync" and batch_size > most:
             raise ValueError(
                 f"batch_size must be at most {most}, which is what the actors can hold ready ({num_envs} environments, "
                 f"{SLOTS} unrolls each), got {batch_size}"
             )
 
+    def check_reachable(self) -> None:
+        """Raise a ValueError if actors are to run on Ray and it is not installed, or no cluster answers."""
+        if self.kind == "ray" and find_spec("ray") is None:
+            raise ValueError("placement.kind 'ray' needs Ray: pip install 'rmc-rl[ray]'")
+        if self.address is not None:
+            host, _, port = self.address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+            except OSError as error:
+                raise ValueError(
+                    f"placement.address must be that of a running Ray cluster, got {self.address!r}: {error}"
+                ) from error
+
     def _check(self, field: str, holds: bool, legal: str) -> None:
         if not holds:
             raise ValueError(f"placement.{field} must be {legal}, got {getattr(self, field)!r}")
+
+
+def _is_address(text: object) -> bool:
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    return bool(host) and "/" not in host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16

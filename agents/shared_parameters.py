@@ -36,11 +36,17 @@ class SharedParameters:
             values = self._copy(version % 2)  # [parameters]
             if int(self.begun[version % 2]) == version:
                 break
-        parts = torch.split(values, [parameter.numel() for parameter in module.parameters()])
-        for parameter, part in zip(module.parameters(), parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
+        load_vector(module, values)
         return version
 
     def _copy(self, buffer: int) -> Tensor:
         copy: Tensor = self.values[buffer].clone()
         return copy
+
+
+@torch.no_grad()
+def load_vector(module: nn.Module, values: Tensor) -> None:
+    """Copy all parameters, one after the other in `values`, into the module's own."""
+    parts = torch.split(values, [parameter.numel() for parameter in module.parameters()])
+    for parameter, part in zip(module.parameters(), parts, strict=True):
+        parameter.copy_(part.view_as(parameter))

@@ -81,13 +81,19 @@ class Trajectory:
 
     def copy_(self, other: "Trajectory") -> None:
         """Take over what another of the same sizes holds."""
-        for target, source in zip(self._tensors(), other._tensors(), strict=True):
+        for target, source in zip(self.tensors(), other.tensors(), strict=True):
             target.copy_(source)
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """All that it holds, always in the same order."""
         tensors: list[Tensor] = []
         self._map(lambda tensor, _: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
         return tensors
+
+    def of_tensors(self, tensors: list[Tensor]) -> Self:
+        """The trajectory like this one that gives these `tensors()`, which may have another batch size."""
+        following = iter(tensors)
+        return self._map(lambda *_: next(following))
 
     def _map(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         """The trajectory of function(tensor, its batch axis)."""

@@ -299,12 +299,16 @@ def test_hyperparameters_out_of_range(field: str, value: Any, legal: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "cloud"}, "placement.kind must be 'sync' or 'local', got 'cloud'"),
+        ({"kind": "cloud"}, "placement.kind must be 'sync', 'local' or 'ray', got 'cloud'"),
         ({"kind": "local", "actors": 0}, "placement.actors must be a whole number of at least 1, got 0"),
         ({"kind": "local", "actors": 1.5}, "placement.actors must be a whole number of at least 1, got 1.5"),
         ({"kind": "local", "max_policy_lag": -1}, "placement.max_policy_lag must be at least 0, got -1"),
         ({"kind": "local", "max_restarts": -2}, "placement.max_restarts must be at least 0, got -2"),
-        ({"actors": 2}, "placement.kind must be 'local' where actors is set, got 'sync'"),
+        ({"actors": 2}, "placement.kind must be 'local' or 'ray' where actors is set, got 'sync'"),
+        ({"kind": "local", "address": "h:1"}, "placement.kind must be 'ray' where address is set, got 'local'"),
+        ({"kind": "ray", "address": "ray://h:1"}, "placement.address must be HOST:PORT or null, got 'ray://h:1'"),
+        ({"kind": "ray", "address": "h:65536"}, "placement.address must be HOST:PORT or null, got 'h:65536'"),
+        ({"kind": "ray", "address": ":1"}, "placement.address must be HOST:PORT or null, got ':1'"),
     ],
 )
 def test_placements_out_of_range(arguments: dict[str, Any], message: str) -> None:

@@ -236,7 +236,7 @@ def test_actors_play_different_games_and_each_goes_on(source: LocalActors) -> No
             assert torch.equal(observations[0], last[chunk.actor])
         last[chunk.actor] = observations[-1].clone()
         actions[chunk.actor] = chunk.slots.trajectory.actions.clone()
-        source._hand_back(chunk)
+        source.full.release(chunk)
     assert not torch.equal(actions[0], actions[1])
 
 
@@ -455,7 +455,7 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
             os.kill(killed, signal.SIGKILL)
             message = rf"actor 0 is restarted \({number} of at most 10 within 10 minutes\): .* exit code -9$"
             with pytest.warns(RuntimeWarning, match=message):
-                wait_until(lambda number=number: source.num_restarts == number or source._receive(), 20)
+                wait_until(lambda number=number: source.restarts.total == number or source._receive(), 20)
             assert alive({killed}) == set()
         check_batches(source, 5 * SLOTS)
         wait_until(lambda: len(source.full) == SLOTS or source._receive(), 20)

@@ -1,0 +1,343 @@
+"""Actors on Ray: on a cluster of two nodes, on a Ray of our own, what fails, and what is left behind (nothing)."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recall import Recall
+
+from agents import IMPALA, Placement
+from agents.environments import Recipe
+from agents.evaluate import evaluate
+from agents.hyperparameters import ImpalaHyperparameters
+from agents.placement import SLOTS
+from agents.processes import ActorError
+from rmc_rl.policies import GRUPolicy
+from rmc_rl.vec_env import make_vec_env
+
+# Of all clusters that are started here: Ray reads it when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+ray = pytest.importorskip("ray")
+from agents import ray_actors  # noqa: E402
+from agents.ray_actors import RayActors  # noqa: E402
+
+STEPS, ROWS, ACTORS = 5, 3, 2
+SMALL: dict[str, Any] = {"core_kwargs": {"hidden_size": 7}, "embedding_size": 6}
+WAIT_SECONDS = 40.0
+
+
+def processes(name: str) -> set[int]:
+    """The pids of all processes whose command has this in it."""
+    listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    return {int(line.split()[0]) for line in listed.splitlines() if name in line}
+
+
+def descendants(pid: int) -> set[int]:
+    listed = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        above = waiting.pop()
+        below = {
+            int(child) for child, parent, command in rows if int(parent) == above and not command.startswith("ps ")
+        }
+        found |= below
+        waiting.extend(below)
+    return found
+
+
+def actor_processes(pid: int) -> list[int]:
+    """The actors below a process that has started nodes."""
+    return sorted(descendants(pid) & processes("ray::RayActor"))
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come about in time"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def node(*options: str) -> "subprocess.Popen[bytes]":
+    """A node with one CPU, which ends, with all below it, when this process is told to."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    below = descendants(process.pid)
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not below & processes("ray"))
+
+
+@pytest.fixture(scope="module")
+def head_process() -> Iterator["tuple[str, subprocess.Popen[bytes]]"]:
+    """The address of a cluster whose only node has one CPU."""
+    address = f"127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory(prefix="ray-test-", ignore_cleanup_errors=True) as folder:
+        options = (f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={folder}")
+        process = node("--head", "--node-ip-address=127.0.0.1", *options)
+        try:
+            wait_until(lambda: processes("raylet/raylet") & descendants(process.pid))
+            yield address, process
+        finally:
+            stop(process)
+
+
+@pytest.fixture
+def head(head_process: "tuple[str, subprocess.Popen[bytes]]") -> str:
+    """Its address."""
+    return head_process[0]
+
+
+@pytest.fixture
+def second_node(head: str) -> Iterator["subprocess.Popen[bytes]"]:
+    with tempfile.TemporaryDirectory(prefix="ray-test-", ignore_cleanup_errors=True) as folder:
+        process = node(f"--address={head}", "--node-ip-address=127.0.0.2", f"--temp-dir={folder}")
+        try:
+            wait_until(lambda: processes("raylet/raylet") & descendants(process.pid))
+            yield process
+        finally:
+            stop(process)
+
+
+def build(env: Any = Recall, n_envs: int = ROWS, **kwargs: Any) -> IMPALA:
+    settings: dict[str, Any] = {
+        "policy_kwargs": SMALL,
+        "unroll_length": STEPS,
+        "batch_size": ROWS,
+        "seed": 0,
+        "device": "cpu",
+        "placement": Placement(kind="ray"),
+    }
+    return IMPALA("GRUPolicy", env, n_envs, **(settings | kwargs))
+
+
+def start(address: str, **placement: Any) -> tuple[RayActors, GRUPolicy]:
+    torch.manual_seed(0)
+    policy = GRUPolicy(Recall.observation_space, Recall.action_space, **SMALL)
+    settings = ImpalaHyperparameters(unroll_length=STEPS, reward_scale=0.25)
+    chosen = Placement(kind="ray", address=address, **placement)
+    return RayActors(Recipe(Recall, chosen.actors * ROWS), policy, settings, chosen, ROWS, seed=0), policy
+
+
+def go_on(*_: Any) -> bool:
+    return True
+
+
+# Training
+
+
+def test_learns_to_recall_and_leaves_nothing_behind() -> None:
+    """On a Ray of our own: what cannot be done without memory; then no process, memory, file or handler is left."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before, blocks, files = (
+        descendants(os.getpid()),
+        set(os.listdir("/dev/shm")),
+        set(os.listdir(tempfile.gettempdir())),
+    )
+    model = IMPALA(
+        "GRUPolicy",
+        Recall,
+        32,
+        policy_kwargs={"core_kwargs": {"hidden_size": 16}, "embedding_size": 16},
+        placement=Placement(kind="ray", actors=2),
+        batch_size=32,
+        unroll_length=10,
+        learning_rate=2e-2,
+        discount=0.9,
+        optimizer="adam",
+        loss_reduction="mean",
+        max_gradient_norm=0.5,
+        normalize_advantages=True,
+        seed=0,
+        device="cpu",
+    )
+
+    def look(*_: Any) -> bool:
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        return True
+
+    model.learn(60_000, callback=look)
+    assert evaluate(model.policy, make_vec_env(Recall, 20), 400, seed=1).returns.mean() > 0.95
+    wait_until(lambda: descendants(os.getpid()) <= before)
+    assert set(os.listdir("/dev/shm")) <= blocks
+    assert not [name for name in set(os.listdir(tempfile.gettempdir())) - files if name.startswith("rmc-rl-")]
+
+
+def test_two_nodes_train_and_one_is_lost(head: str, second_node: "subprocess.Popen[bytes]") -> None:
+    """Each has one CPU, and so one actor; once the second is killed, training goes on with the first."""
+    model = build(n_envs=2 * ROWS, placement=Placement(kind="ray", actors=2, address=head))
+    nodes: list[int] = []
+
+    def lose(*_: Any) -> bool:
+        if model._n_updates == 20 and not nodes:
+            nodes.append(len(actor_processes(second_node.pid)))
+            for pid in descendants(second_node.pid) & processes("raylet/raylet"):
+                os.kill(pid, signal.SIGKILL)
+        return time.monotonic() < deadline
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    with pytest.warns(RuntimeWarning, match=r"actor \d is restarted \(1 of at most 10 .*: The actor"):
+        model.learn(700 * STEPS * ROWS, callback=lose)
+    assert nodes == [1]
+    assert model._n_updates == 700
+
+
+# What is shared
+
+
+def test_batches_hold_what_the_actors_did_under_the_newest_parameters(head: str) -> None:
+    source, policy = start(head)
+    network = policy.network
+    try:
+        for _ in range(6):
+            trajectory = source.batch(go_on)
+            assert trajectory is not None
+            with torch.no_grad():
+                output, _ = network(trajectory.observations, trajectory.initial_state, trajectory.starts)
+                distribution = network.distribution(output.policy[:-1].flatten(0, 1))
+                log_probs = distribution.log_prob(trajectory.actions.flatten()).view(STEPS, ROWS)
+            torch.testing.assert_close(log_probs, trajectory.behaviour_log_probs, rtol=1e-4, atol=1e-5)
+            assert torch.equal(trajectory.starts[1:], trajectory.terminated | trajectory.truncated)
+        with torch.no_grad():
+            network.policy_head.weight.zero_()
+            network.policy_head.bias.copy_(torch.tensor([20.0, 0.0, 0.0]))
+        source.updated()
+        for _ in range(SLOTS + 1):
+            trajectory = source.batch(go_on)
+        assert trajectory is not None
+        assert (trajectory.actions == 0).all()
+        figures = source.metrics()
+        assert figures["policy_lag_max"] == 1
+        assert figures["dropped"] == figures["restarts"] == 0
+    finally:
+        source.close()
+    assert not ray.is_initialized()
+
+
+def test_actors_wait_and_what_is_too_old_is_dropped(head: str) -> None:
+    """Nothing is consumed: the actor fills its slots and stops there; after many updates they are of no use."""
+    source, _ = start(head, max_policy_lag=3)
+    try:
+        source.batch(go_on)
+        wait_until(lambda: source._receive() or len(source.full) == SLOTS)
+        wait_until(lambda: len(source.full) == SLOTS or source._receive())
+        assert source.actors[0].under_way == []
+        for _ in range(9):
+            source.updated()
+        source.batch(go_on)
+        figures = source.metrics()
+    finally:
+        source.close()
+    assert figures["dropped"] == SLOTS
+    assert figures["policy_lag_max"] <= 3
+
+
+# What fails
+
+
+class Faulty(Recall):
+    """Raises in its 30th step; once in all if there is a file to remember it by."""
+
+    def __init__(self, marker: str = "") -> None:
+        super().__init__()
+        self.marker, self.steps = Path(marker) if marker else None, 0
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        if self.steps == 30 and not (self.marker and self.marker.exists()):
+            if self.marker:
+                self.marker.touch()
+            raise ZeroDivisionError("the ghost\nhas escaped")
+        return super().step(action)
+
+
+def test_an_environment_that_raises_once(head: str, tmp_path: Path) -> None:
+    placement = Placement(kind="ray", address=head)
+    model = build(Faulty, env_kwargs={"marker": str(tmp_path / "raised")}, placement=placement)
+    message = r"actor 0 is restarted \(1 of at most 10 within 10 minutes\): ZeroDivisionError: the ghost has escaped$"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        model.learn(30 * STEPS * ROWS)
+    assert len(caught) == 1
+    assert model._n_updates == 30
+    assert set(np.unique([episode["l"] for episode in model.ep_info_buffer])) == {4}  # type: ignore[union-attr]
+
+
+def test_an_environment_that_always_raises(head: str) -> None:
+    model = build(Faulty, placement=Placement(kind="ray", max_restarts=0, address=head))
+    message = r"(?m)^1 actors failed .*more than placement.max_restarts, 0; .*ZeroDivisionError: the ghost has escaped$"
+    with pytest.raises(ActorError, match=message) as error:
+        model.learn(10**6)
+    (note,) = error.value.__notes__
+    assert "in step" in note
+    assert "ZeroDivisionError: the ghost\nhas escaped" in note
+    assert not ray.is_initialized()
+
+
+def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[bytes]]") -> None:
+    address, process = head_process
+    model = build(placement=Placement(kind="ray", address=address))
+    killed: list[int] = []
+
+    def kill(*_: Any) -> bool:
+        if model._n_updates == 10 and not killed:
+            killed.extend(actor_processes(process.pid))
+            os.kill(killed[0], signal.SIGKILL)
+        return True
+
+    with pytest.warns(RuntimeWarning, match=r"restarted .*: The actor is dead because its worker process has died$"):
+        model.learn(40 * STEPS * ROWS, callback=kill)
+    assert model._n_updates == 40
+
+
+def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_actors, "PLACE_SECONDS", 4.0)
+    message = r"^1 of 2 actors found no free CPU within 4 seconds: the Ray cluster has 1 CPUs, 0 of them free$"
+    with pytest.raises(ActorError, match=message):
+        start(head, actors=2)
+    assert not ray.is_initialized()
+
+
+# Refused before anything is started
+
+
+def test_an_address_where_nobody_answers() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ValueError, match=f"^placement.address must be that of a running Ray cluster, got '{address}'"):
+        build(placement=Placement(kind="ray", address=address))
+
+
+def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"^placement.kind 'ray' needs Ray: pip install 'rmc-rl\[ray\]'$"):
+        build()
+
+
+def test_replicas_share_a_cluster() -> None:
+    with pytest.raises(ValueError, match=r"^placement.address must be HOST:PORT where 2 replicas .*, got None$"):
+        Placement(kind="ray").check_shares(8, 4, learners=2)
