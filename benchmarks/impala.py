@@ -30,7 +30,7 @@ from .train import CORES, ENVIRONMENT
 
 UNROLL_LENGTH = 40
 WARM_UP_BATCHES = 4
-Kind = Literal["sync", "local"]
+Kind = Literal["sync", "local", "ray"]
 
 
 class Candidate(Protocol):
@@ -163,7 +163,11 @@ def trained_steps(result: dict[str, Any]) -> float:
 
 def make_candidates(num_envs: int, kinds: list[Kind], cores: list[str]) -> dict[str, Candidate]:
     """Lock step in two processes; and actors apart, one learner with one or two, and two with one each."""
-    settings: dict[Kind, list[tuple[int, int]]] = {"sync": [(2, 1)], "local": [(1, 1), (1, 2), (2, 1)]}
+    settings: dict[Kind, list[tuple[int, int]]] = {
+        "sync": [(2, 1)],
+        "local": [(1, 1), (1, 2), (2, 1)],
+        "ray": [(1, 1), (1, 2)],
+    }
     return {
         f"{core}, {kind}, {learners} x {actors}": Ours(core, kind, learners, actors, num_envs)
         for core in cores

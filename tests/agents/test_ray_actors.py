@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recall import Recall
 
 from agents import IMPALA, Placement
 from agents.environments import Recipe
@@ -23,6 +22,7 @@ from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
 from agents.placement import SLOTS
 from agents.processes import ActorError
+from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.vec_env import make_vec_env
 
