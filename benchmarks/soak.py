@@ -9,6 +9,7 @@ for every ten seconds.
 import argparse
 import csv
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -125,9 +126,14 @@ def figures(samples: list[Sample]) -> dict[str, Any]:
         "steps": last.steps,
         "first": asdict(first),
         "last": asdict(last),
-        "return_of_first_tenth": round(safe_mean([sample.mean_return for sample in samples[:tenth]]), 1),
-        "return_of_last_tenth": round(safe_mean([sample.mean_return for sample in samples[-tenth:]]), 1),
+        "return_of_first_tenth": mean_return(samples[:tenth]),
+        "return_of_last_tenth": mean_return(samples[-tenth:]),
     }
+
+
+def mean_return(samples: list[Sample]) -> float:
+    """Of those that have any: the first episodes take their time to end."""
+    return round(safe_mean([sample.mean_return for sample in samples if not math.isnan(sample.mean_return)]), 1)
 
 
 def main(arguments: list[str]) -> None:
