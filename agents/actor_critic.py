@@ -92,6 +92,8 @@ class ActorCritic(BaseAlgorithm):
             seed=seed,
         )
         self._actor: Actor | None = None
+        self.stop_requested = False
+        """Set by a callback when a rollout starts, and in all replicas alike, it ends training there."""
         if self.env is not None:
             self._setup_model()
 
@@ -137,18 +139,22 @@ class ActorCritic(BaseAlgorithm):
         """Train for at least `total_timesteps` environment steps, all environments together.
 
         Callbacks run once per vector step, or, where actors are processes, once per step of the unrolls that are
-        learned from. One that says stop ends training before the next update. The log is written every `log_interval`
+        learned from. One that says stop ends training before the next update, or, where it sets `stop_requested` at
+        the start of a rollout, right there, between two updates. The log is written every `log_interval`
         updates, under Stable-Baselines3's names, in TensorBoard under `tb_log_name`, by default the algorithm's. In a
         group of `agents.replicas` all replicas learn together, each on its own environments.
         """
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
+        self.stop_requested = False
         replicas.share_parameters(self.policy)
         with closing(self._source()) as source:
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps or source.has_batch:
                 callback.on_rollout_start()
+                if self.stop_requested:
+                    break
                 trajectory = source.batch(lambda *step: self._on_step(callback, *step))
                 if not replicas.agree(trajectory is not None) or trajectory is None:
                     break

@@ -62,8 +62,8 @@ class SavedModel:
         try:
             return cls(
                 algorithm=algorithm,
-                policy=restore_policy(path, data["policy"], _group(tensors, "policy/")),
-                optimizer=_group(tensors, "optimizer/"),
+                policy=restore_policy(path, data["policy"], group(tensors, "policy/")),
+                optimizer=group(tensors, "optimizer/"),
                 hyperparameters=HYPERPARAMETERS[algorithm](**data["hyperparameters"]),
                 n_envs=data["n_envs"],
                 seed=data["seed"],
@@ -75,5 +75,6 @@ class SavedModel:
             raise CheckpointError(f"{path}: not a saved {algorithm} model: {error}") from error
 
 
-def _group(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+def group(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
