@@ -1,7 +1,6 @@
 """A run that was killed and resumed learns the very parameters of one that never stopped, to the last bit."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -96,3 +95,17 @@ def test_a_killed_run_goes_on_exactly(arguments: list[str]) -> None:
     assert any(name.startswith("optimizer/") for name in whole)
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_without_the_progress_of_a_replica_all_play_new_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on all the same, and the user is told in one line why it is not exact."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY | A2C | {"replicas": 2}))
+    folder = killed("killed")
+    steps = steps_of(folder.checkpoints()[0])
+    folder.progress(steps, 1).unlink()
+    error = run("--resume=runs/killed", f"--total_timesteps={steps + 1}", "--checkpoint_minutes=100")
+    warnings = [line for line in error.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert f"goes on with fresh episodes: cannot load runs/killed/checkpoints/progress_{steps}_1.zip" in warnings[0]
+    assert steps_of(folder.checkpoints()[0]) == steps + NUM_ENVS * UNROLL
