@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.checkpoint import CheckpointError, one_line
 from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
@@ -223,7 +223,7 @@ class ActorCritic(BaseAlgorithm):
             hyperparameters=self.hyperparameters,
             n_envs=self.num_envs,
             seed=self.seed,
-            counters={name: getattr(self, name) for name in COUNTERS},
+            counters={name: int(getattr(self, name)) for name in COUNTERS},  # SB3 lets steps be 1e6
         ).write(path)
 
     @classmethod
@@ -238,7 +238,9 @@ class ActorCritic(BaseAlgorithm):
         previous_action_reward: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """The model saved at `path`, ready to predict and, given an environment, to learn on. Nothing is unpickled.
+        """The model saved at `path`, ready to predict and, given an environment, to learn on.
+
+        Nothing is unpickled: archives of Stable-Baselines3's own algorithms are refused.
 
         Args:
             path: the file; `.zip` is added if there is no suffix.
@@ -266,7 +268,7 @@ class ActorCritic(BaseAlgorithm):
         try:
             restore_optimizer(model.learner.optimizer, model.policy, saved.optimizer)
         except ValueError as error:
-            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
+            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {one_line(error)}") from error
         for name, value in saved.counters.items():
             setattr(model, name, value)
         if env is not None:

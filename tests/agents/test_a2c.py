@@ -509,6 +509,9 @@ def test_loading_without_an_environment_is_enough_to_predict(tmp_path: Path) -> 
         loaded.learn(UPDATE)
 
 
+BIAS = "optimizer/network.value_head.bias"
+
+
 def tamper(path: Path, change: Callable[[Any, Any], Any]) -> None:
     data, tensors = load_checkpoint(path, "model")
     change(data, tensors)
@@ -526,6 +529,33 @@ def tamper(path: Path, change: Callable[[Any, Any], Any]) -> None:
         (lambda data, tensors: data["hyperparameters"].update(no_such=2.0), "no_such"),
         (lambda data, tensors: data.pop("hyperparameters"), "hyperparameters"),
         (lambda data, tensors: tensors.pop("policy/network.value_head.bias"), "value_head.bias"),
+        (
+            lambda data, tensors: data["hyperparameters"].update(normalize_advantages="x"),
+            "normalize_advantages must be bool",
+        ),
+        (
+            lambda data, tensors: data["hyperparameters"].update(discount=True),
+            "discount must be float or int, got True",
+        ),
+        (lambda data, tensors: data["hyperparameters"].update(optimizer=3), "optimizer must be str, got 3"),
+        (lambda data, tensors: data.update(n_envs=0), "n_envs must be a whole number of at least 1, got 0"),
+        (lambda data, tensors: data.update(n_envs=2.0), "n_envs must be a whole number of at least 1, got 2.0"),
+        (lambda data, tensors: data.update(seed="x"), "seed must be a whole number of at least 0, got 'x'"),
+        (lambda data, tensors: data["counters"].update(_n_updates=-1), "_n_updates must be .* at least 0, got -1"),
+        (lambda data, tensors: data["counters"].update(_n_updates=True), "_n_updates must be .* at least 0, got True"),
+        (lambda data, tensors: tensors.update(stray=torch.zeros(1)), r"tensors are unknown: \['stray'\]"),
+        (
+            lambda data, tensors: tensors.pop(f"{BIAS}:step"),
+            r"value_head.bias must be \['exp_avg', 'exp_avg_sq', 'step'\]",
+        ),
+        (lambda data, tensors: tensors.update({f"{BIAS}:x": torch.zeros(1)}), r"value_head.bias must be .*got .*'x'"),
+        (lambda data, tensors: tensors[f"{BIAS}:exp_avg"].fill_(torch.nan), "exp_avg must be finite"),
+        (lambda data, tensors: tensors[f"{BIAS}:exp_avg_sq"].fill_(-1), "exp_avg_sq must be at least 0, got -1"),
+        (lambda data, tensors: tensors.update({f"{BIAS}:exp_avg": torch.zeros(1).double()}), "must be torch.float32"),
+        (
+            lambda data, tensors: tensors.update({f"{BIAS}:step": torch.zeros(1)}),
+            r"step must have shape \(\), got \(1,\)",
+        ),
         (lambda data, tensors: tensors.update({"optimizer/nobody:exp_avg": torch.zeros(1)}), "nobody"),
         (
             lambda data, tensors: tensors.update({"optimizer/network.value_head.bias:exp_avg": torch.zeros(9)}),
