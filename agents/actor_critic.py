@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_m
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.checkpoint import CheckpointError, one_line
+from rmc_rl.normalizer import read_statistics, write_statistics
 from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
@@ -92,6 +93,7 @@ class ActorCritic(BaseAlgorithm):
             seed=seed,
         )
         self._actor: Actor | None = None
+        self._statistics: dict[str, Any] | None = None  # of a normaliser, from a file
         self.stop_requested = False
         """Set by a callback when a rollout starts, and in all replicas alike, it ends training there."""
         if self.env is not None:
@@ -212,10 +214,13 @@ class ActorCritic(BaseAlgorithm):
     def save(self, path: str | Path, exclude: object = None, include: object = None) -> None:  # type: ignore[override]
         """Write model, optimizer and counters to `path`: safetensors and JSON in one file, `.zip` added if missing.
 
+        With environments in a VecNormalize, its statistics are in the file as well.
+
         Raises:
             CheckpointError: the file cannot be written.
             ValueError: the policy's class is not in `rmc_rl.policies.POLICIES`, so that it could not be loaded.
         """
+        normalizer = self._vec_normalize_env
         SavedModel(
             algorithm=type(self).__name__,
             policy=self.policy,
@@ -224,6 +229,7 @@ class ActorCritic(BaseAlgorithm):
             n_envs=self.num_envs,
             seed=self.seed,
             counters={name: int(getattr(self, name)) for name in COUNTERS},  # SB3 lets steps be 1e6
+            statistics=self._statistics if normalizer is None else read_statistics(normalizer),
         ).write(path)
 
     @classmethod
@@ -244,7 +250,7 @@ class ActorCritic(BaseAlgorithm):
 
         Args:
             path: the file; `.zip` is added if there is no suffix.
-            env: what the constructor takes.
+            env: what the constructor takes; a VecNormalize gets the saved statistics.
             device: where to put it.
             n_envs: how many environments to make of an id or a callable; None, as many as the model had.
             env_kwargs: as for the constructor.
@@ -253,7 +259,8 @@ class ActorCritic(BaseAlgorithm):
 
         Raises:
             CheckpointError: no such file, or it is damaged, or holds something else.
-            ValueError: an illegal argument, another optimizer, or an environment whose spaces are not the model's.
+            ValueError: an illegal argument, another optimizer, or an environment whose spaces, or a normaliser
+                whose parts, are not the model's.
         """
         saved = SavedModel.read(path, cls.__name__)
         if "policy_kwargs" in kwargs:
@@ -269,6 +276,7 @@ class ActorCritic(BaseAlgorithm):
             restore_optimizer(model.learner.optimizer, model.policy, saved.optimizer)
         except ValueError as error:
             raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {one_line(error)}") from error
+        model._statistics = saved.statistics
         for name, value in saved.counters.items():
             setattr(model, name, value)
         if env is not None:
@@ -277,7 +285,16 @@ class ActorCritic(BaseAlgorithm):
             vec_env = model._make_env(Recipe(env, number, env_kwargs or {}, previous_action_reward))
             model.n_envs = vec_env.num_envs
             BaseAlgorithm.set_env(model, vec_env)
+            model._restore_normalizer(path)
         return model
+
+    def _restore_normalizer(self, path: str | Path) -> None:
+        if self._statistics is None or self._vec_normalize_env is None:
+            return
+        try:
+            write_statistics(self._vec_normalize_env, self._statistics)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: the statistics do not fit env's normaliser: {one_line(error)}") from error
 
 
 def _check_policy(policy: object) -> None:

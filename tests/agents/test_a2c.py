@@ -30,6 +30,7 @@ from agents.hyperparameters import Hyperparameters
 from agents.trajectory import Trajectory
 from benchmarks.recall import CUES, Recall
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.normalizer import read_statistics
 from rmc_rl.policies import POLICIES, GRUPolicy, LSTMPolicy, RecurrentPolicy, RMCPolicy
 from rmc_rl.vec_env import make_vec_env
 
@@ -376,6 +377,26 @@ def test_normalized_observations_and_rewards() -> None:
     assert {episode["r"] for episode in model.ep_info_buffer} == {0.0, 1.0}  # type: ignore[union-attr]
     assert env.obs_rms.count > 20 * UPDATE  # type: ignore[union-attr]
     np.testing.assert_array_equal(model._actor.observation, model._last_obs)  # type: ignore[union-attr, arg-type]
+
+
+def test_a_model_keeps_what_normalizes_its_observations(tmp_path: Path) -> None:
+    """Without the statistics, a loaded policy would see other numbers than those it has learned from."""
+
+    def normalized(**settings: Any) -> VecNormalize:
+        return VecNormalize(VecMonitor(DummyVecEnv([Recall] * N_ENVS)), **settings)
+
+    env, again = normalized(), normalized()
+    build(env, n_envs=1).learn(20 * UPDATE).save(tmp_path / "model")
+    A2C.load(tmp_path / "model").save(tmp_path / "model")  # where there is no normaliser, they are kept for later
+    A2C.load(tmp_path / "model", again)
+    statistics = read_statistics(env)
+    assert statistics["returns"]["count"] > 20 * UPDATE
+    np.testing.assert_equal(read_statistics(again), statistics)
+    with pytest.raises(CheckpointError, match=r"model: the statistics do not fit env's normaliser: statistics must be"):
+        A2C.load(tmp_path / "model", normalized(norm_obs=False))
+    tamper(tmp_path / "model.zip", lambda data, tensors: data.update(statistics=[3]))
+    with pytest.raises(CheckpointError, match=r"the statistics do not fit"):
+        A2C.load(tmp_path / "model.zip", normalized())
 
 
 def test_continuous_actions() -> None:
