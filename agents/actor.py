@@ -46,6 +46,23 @@ class Actor:
         self.observation = observation
         self.starts = np.ones(self.env.num_envs, dtype=bool)
 
+    def position(self) -> dict[str, Any]:
+        """Where it stands between two steps: a nest for `rmc_rl.snapshot.pack`."""
+        state = tuple(leaf.cpu().numpy() for leaf in self.state)
+        return {"observation": self.observation, "starts": self.starts, "state": state}
+
+    def move_to(self, position: dict[str, Any]) -> None:
+        """Stand where an actor stood that gave this `position`. The environments are reset, and not restored.
+
+        Raises:
+            ValueError: it is that of an actor with another number of environments, other observations or another core.
+        """
+        legal = _form(self.position() | {"observation": self.env.reset()})
+        if (form := _form(position)) != legal:
+            raise ValueError(f"the actor's position must be {legal}, got {form}")
+        self.observation, self.starts = position["observation"], position["starts"]
+        self.state = tuple(torch.from_numpy(leaf).to(self.device) for leaf in position["state"])
+
     @torch.no_grad()
     def unroll(self, on_step: OnStep, trajectory: Trajectory | None = None) -> Trajectory | None:
         """The next unroll; None if `on_step` said stop.
@@ -120,6 +137,15 @@ class Actor:
 
     def _to_tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _form(nest: Any) -> Any:
+    """A nest with the dtype and shape of each array in its place."""
+    if isinstance(nest, dict):
+        return {key: _form(item) for key, item in nest.items()}
+    if isinstance(nest, tuple):
+        return [_form(item) for item in nest]
+    return f"{nest.dtype} {nest.shape}" if isinstance(nest, np.ndarray) else repr(nest)
 
 
 def _check_finite(name: str, values: NDArray[Any], rows: NDArray[np.intp] | None = None) -> None:

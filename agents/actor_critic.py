@@ -17,7 +17,8 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.checkpoint import CheckpointError, one_line
+from rmc_rl.normalizer import read_statistics, write_statistics
 from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
@@ -92,6 +93,9 @@ class ActorCritic(BaseAlgorithm):
             seed=seed,
         )
         self._actor: Actor | None = None
+        self._statistics: dict[str, Any] | None = None  # of a normaliser, from a file
+        self.stop_requested = False
+        """Set by a callback when a rollout starts, and in all replicas alike, it ends training there."""
         if self.env is not None:
             self._setup_model()
 
@@ -137,18 +141,22 @@ class ActorCritic(BaseAlgorithm):
         """Train for at least `total_timesteps` environment steps, all environments together.
 
         Callbacks run once per vector step, or, where actors are processes, once per step of the unrolls that are
-        learned from. One that says stop ends training before the next update. The log is written every `log_interval`
+        learned from. One that says stop ends training before the next update, or, where it sets `stop_requested` at
+        the start of a rollout, right there, between two updates. The log is written every `log_interval`
         updates, under Stable-Baselines3's names, in TensorBoard under `tb_log_name`, by default the algorithm's. In a
         group of `agents.replicas` all replicas learn together, each on its own environments.
         """
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
+        self.stop_requested = False
         replicas.share_parameters(self.policy)
         with closing(self._source()) as source:
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps or source.has_batch:
                 callback.on_rollout_start()
+                if self.stop_requested:
+                    break
                 trajectory = source.batch(lambda *step: self._on_step(callback, *step))
                 if not replicas.agree(trajectory is not None) or trajectory is None:
                     break
@@ -206,10 +214,13 @@ class ActorCritic(BaseAlgorithm):
     def save(self, path: str | Path, exclude: object = None, include: object = None) -> None:  # type: ignore[override]
         """Write model, optimizer and counters to `path`: safetensors and JSON in one file, `.zip` added if missing.
 
+        With environments in a VecNormalize, its statistics are in the file as well.
+
         Raises:
             CheckpointError: the file cannot be written.
             ValueError: the policy's class is not in `rmc_rl.policies.POLICIES`, so that it could not be loaded.
         """
+        normalizer = self._vec_normalize_env
         SavedModel(
             algorithm=type(self).__name__,
             policy=self.policy,
@@ -217,7 +228,8 @@ class ActorCritic(BaseAlgorithm):
             hyperparameters=self.hyperparameters,
             n_envs=self.num_envs,
             seed=self.seed,
-            counters={name: getattr(self, name) for name in COUNTERS},
+            counters={name: int(getattr(self, name)) for name in COUNTERS},  # SB3 lets steps be 1e6
+            statistics=self._statistics if normalizer is None else read_statistics(normalizer),
         ).write(path)
 
     @classmethod
@@ -232,11 +244,13 @@ class ActorCritic(BaseAlgorithm):
         previous_action_reward: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """The model saved at `path`, ready to predict and, given an environment, to learn on. Nothing is unpickled.
+        """The model saved at `path`, ready to predict and, given an environment, to learn on.
+
+        Nothing is unpickled: archives of Stable-Baselines3's own algorithms are refused.
 
         Args:
             path: the file; `.zip` is added if there is no suffix.
-            env: what the constructor takes.
+            env: what the constructor takes; a VecNormalize gets the saved statistics.
             device: where to put it.
             n_envs: how many environments to make of an id or a callable; None, as many as the model had.
             env_kwargs: as for the constructor.
@@ -245,7 +259,8 @@ class ActorCritic(BaseAlgorithm):
 
         Raises:
             CheckpointError: no such file, or it is damaged, or holds something else.
-            ValueError: an illegal argument, another optimizer, or an environment whose spaces are not the model's.
+            ValueError: an illegal argument, another optimizer, or an environment whose spaces, or a normaliser
+                whose parts, are not the model's.
         """
         saved = SavedModel.read(path, cls.__name__)
         if "policy_kwargs" in kwargs:
@@ -260,7 +275,8 @@ class ActorCritic(BaseAlgorithm):
         try:
             restore_optimizer(model.learner.optimizer, model.policy, saved.optimizer)
         except ValueError as error:
-            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {error}") from error
+            raise CheckpointError(f"{path}: not a saved {cls.__name__} model: {one_line(error)}") from error
+        model._statistics = saved.statistics
         for name, value in saved.counters.items():
             setattr(model, name, value)
         if env is not None:
@@ -269,7 +285,16 @@ class ActorCritic(BaseAlgorithm):
             vec_env = model._make_env(Recipe(env, number, env_kwargs or {}, previous_action_reward))
             model.n_envs = vec_env.num_envs
             BaseAlgorithm.set_env(model, vec_env)
+            model._restore_normalizer(path)
         return model
+
+    def _restore_normalizer(self, path: str | Path) -> None:
+        if self._statistics is None or self._vec_normalize_env is None:
+            return
+        try:
+            write_statistics(self._vec_normalize_env, self._statistics)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: the statistics do not fit env's normaliser: {one_line(error)}") from error
 
 
 def _check_policy(policy: object) -> None:

@@ -13,15 +13,13 @@ from tqdm import tqdm
 from rmc_rl.run_folder import RunFolder, to_json, write_text
 from rmc_rl.stop import StopRequest
 
+from . import replicas
 from .actor_critic import ActorCritic
 from .evaluate import evaluate
+from .progress import save_progress, why_no_progress
 
-
-class StopOnSignal(StopRequest, BaseCallback):
-    """Ends training when the user says so: at the first SIGINT (Ctrl-C) or SIGTERM, before the next update."""
-
-    def _on_step(self) -> bool:
-        return not self.requested
+GO_ON, SAVE, STOP = range(3)
+"""What the first replica decides between two updates."""
 
 
 class Progress(BaseCallback):
@@ -61,22 +59,49 @@ class Progress(BaseCallback):
 
 
 class Checkpoint(BaseCallback):
-    """Saves the model every so many minutes, between two updates; the two newest checkpoints are kept."""
+    """Saves a run every so many minutes and at its end, and ends it when the user says so: all between two updates.
 
-    def __init__(self, folder: RunFolder, minutes: float) -> None:
+    Every replica needs one. The first decides when, for all; each writes its own progress, and the first the model.
+    The two newest checkpoints are kept.
+
+    Args:
+        folder: the run's.
+        minutes: between two checkpoints.
+        seed: the run's; resumed with another one, it plays other games.
+        stop: the user's wish; None if nobody listens.
+    """
+
+    def __init__(self, folder: RunFolder, minutes: float, seed: int, stop: StopRequest | None = None) -> None:
         super().__init__()
-        self.folder, self.seconds = folder, 60 * minutes
+        self.folder, self.seconds, self.seed, self.stop = folder, 60 * minutes, seed, stop
 
     def _on_training_start(self) -> None:
+        self.agent = cast(ActorCritic, self.model)
+        if replicas.rank() == 0 and (reason := why_no_progress(self.agent)):
+            print(f"warning: if resumed, this run starts fresh episodes: {reason}", file=sys.stderr)
         self.last = time.monotonic()
 
     def _on_rollout_start(self) -> None:
-        if time.monotonic() - self.last >= self.seconds:
+        if self.locals["source"].has_batch:
+            return  # a batch that is left over is in no file
+        is_due = time.monotonic() - self.last >= self.seconds
+        decision = STOP if self.stop is not None and self.stop.requested else SAVE if is_due else GO_ON
+        decision = replicas.agree(decision)
+        if decision == SAVE:
             self.save()
+        self.agent.stop_requested = decision == STOP
+
+    def _on_training_end(self) -> None:
+        self.save()
 
     def save(self) -> None:
-        self.model.save(self.folder.checkpoint(self.model.num_timesteps))
-        self.folder.drop_old_checkpoints()
+        """Write the model last: a checkpoint is one once its model is there, and until then the previous one counts."""
+        steps = self.agent.num_timesteps
+        save_progress(self.folder.progress(steps, replicas.rank()), self.agent, self.seed)
+        replicas.wait_for_all()
+        if replicas.rank() == 0:
+            self.agent.save(self.folder.checkpoint(steps))
+            self.folder.drop_old_checkpoints()
         self.last = time.monotonic()
 
     def _on_step(self) -> bool:

@@ -60,6 +60,7 @@ class Hyperparameters:
         self._check("entropy_cost", 0 <= self.entropy_cost < math.inf, "at least 0")
         self._check("value_cost", 0 <= self.value_cost < math.inf, "at least 0")
         self._check("max_gradient_norm", self.max_gradient_norm > 0, "above 0")
+        self._check("normalize_advantages", isinstance(self.normalize_advantages, bool), "True or False")
         self._check("loss_reduction", self.loss_reduction in ("mean", "sum"), "'mean' or 'sum'")
         self._check("rho_bar", self.rho_bar > 0, "above 0")
         self._check("c_bar", self.c_bar > 0, "above 0")

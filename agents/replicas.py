@@ -45,6 +45,11 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of the replicas this one is; 0 is the first."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def average(tensor: Tensor) -> Tensor:
     """The mean over all replicas of a tensor that each of them has."""
     if count() == 1:
@@ -75,13 +80,26 @@ def share_parameters(module: nn.Module) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
-def agree(decision: bool) -> bool:
+def agree(decision: int) -> int:
     """What the first replica has decided."""
     if count() == 1:
         return decision
-    message = torch.tensor(decision)
+    message = torch.tensor(int(decision))
     dist.broadcast(message, src=0)
-    return bool(message)
+    return int(message)
+
+
+def wait_for_all() -> None:
+    """Return when all replicas have come here."""
+    average(torch.zeros(1))
+
+
+def first_of(text: str) -> str:
+    """Of the texts that the replicas have, the first that is not empty."""
+    texts = [text] * count()
+    if count() > 1:
+        dist.all_gather_object(texts, text)
+    return next(filter(None, texts), "")
 
 
 def announce(text: str) -> str:

@@ -1,13 +1,14 @@
-"""A model's file: policy, optimizer, settings and counters, as safetensors and JSON."""
+"""A model's file: policy, optimizer, settings, counters and a normaliser's statistics, as safetensors and JSON."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 from torch import Tensor
 
-from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint
 from rmc_rl.policies import RecurrentPolicy, restore_policy
+from rmc_rl.snapshot import Snapshot, pack, unpack
 
 from .hyperparameters import Hyperparameters, ImpalaHyperparameters
 
@@ -15,6 +16,8 @@ HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {"A2C": Hyperparameters, "IM
 """By the algorithm's name."""
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
 """What an algorithm remembers of its training so far."""
+GROUPS = ("policy/", "optimizer/", "statistics/")
+"""How the names of tensors begin."""
 
 
 @dataclass
@@ -29,9 +32,12 @@ class SavedModel:
     n_envs: int
     seed: int | None
     counters: dict[str, int]
+    statistics: dict[str, Any] | None
+    """Of the VecNormalize around the environments, as `read_statistics` gives them; None if there is none."""
 
     def write(self, path: str | Path) -> None:
         """Write to `path`, whole or not at all; `.zip` is added if there is no suffix."""
+        statistics = pack(self.statistics)
         data = {
             "algorithm": self.algorithm,
             "policy": self.policy.to_json(),
@@ -39,9 +45,11 @@ class SavedModel:
             "n_envs": self.n_envs,
             "seed": self.seed,
             "counters": self.counters,
+            "statistics": statistics.data,
         }
         tensors = {f"policy/{name}": tensor for name, tensor in self.policy.state_dict().items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.items()}
+        tensors |= {f"statistics/{name}": tensor for name, tensor in statistics.tensors.items()}
         save_checkpoint(path, "model", data, tensors)
 
     @classmethod
@@ -60,20 +68,40 @@ class SavedModel:
         if (algorithm := data.get("algorithm")) not in legal:
             raise CheckpointError(f"{path}: holds a {algorithm!r} model, not {' or '.join(legal)}")
         try:
+            if stray := sorted(name for name in tensors if not name.startswith(GROUPS)):
+                raise ValueError(f"tensors are unknown: {stray}")
             return cls(
                 algorithm=algorithm,
-                policy=restore_policy(path, data["policy"], _group(tensors, "policy/")),
-                optimizer=_group(tensors, "optimizer/"),
-                hyperparameters=HYPERPARAMETERS[algorithm](**data["hyperparameters"]),
-                n_envs=data["n_envs"],
-                seed=data["seed"],
-                counters={name: data["counters"][name] for name in COUNTERS},
+                policy=restore_policy(path, data["policy"], group(tensors, "policy/")),
+                optimizer=group(tensors, "optimizer/"),
+                hyperparameters=_hyperparameters(HYPERPARAMETERS[algorithm], data["hyperparameters"]),
+                n_envs=_whole_number("n_envs", data["n_envs"], least=1),
+                seed=None if data["seed"] is None else _whole_number("seed", data["seed"]),
+                counters={name: _whole_number(name, data["counters"][name]) for name in COUNTERS},
+                statistics=unpack(Snapshot(data.get("statistics"), group(tensors, "statistics/"))),
             )
         except CheckpointError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a saved {algorithm} model: {error}") from error
+            raise CheckpointError(f"{path}: not a saved {algorithm} model: {one_line(error)}") from error
 
 
-def _group(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+def group(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _hyperparameters(kind: type[Hyperparameters], values: dict[str, Any]) -> Hyperparameters:
+    """Those of JSON, each of its field's very type: text would do for a bool that is only asked whether it is true."""
+    for name, annotation in get_type_hints(kind).items():
+        legal = {str} if get_origin(annotation) is Literal else {int, float} if annotation is float else {annotation}
+        if name in values and type(values[name]) not in legal:
+            types = " or ".join(sorted(one.__name__ for one in legal))
+            raise ValueError(f"{name} must be {types}, got {values[name]!r}")
+    return kind(**values)
+
+
+def _whole_number(name: str, value: Any, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value

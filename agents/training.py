@@ -17,19 +17,22 @@ from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
+from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.devices import check_device
 from rmc_rl.policies import RecurrentPolicy
 from rmc_rl.run_folder import RunFolder, newest_readable, to_json, write_text
+from rmc_rl.stop import StopRequest
 from rmc_rl.vec_env import make_vec_env
 
 from . import replicas
 from .a2c import A2C
 from .actor_critic import ActorCritic
-from .callbacks import BestModel, Checkpoint, Progress, StopOnSignal
+from .callbacks import BestModel, Checkpoint, Progress
 from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
 from .impala import IMPALA
 from .processes import settled
+from .progress import restore_progress
 from .replicas import launched, replicated
 from .video import record_policy
 from .watch import make_watched_env
@@ -87,30 +90,28 @@ class Training:
             ActorError: actors failed again and again.
             CheckpointError: a checkpoint could not be written.
         """
-        stop = StopOnSignal()
-        checkpoint = Checkpoint(self.folder, self.config.checkpoint_minutes)
+        stop = StopRequest()
         self.agent.set_logger(self._logger())
         with closing(self.agent.logger), stop.listening():
-            self._learn(stop, checkpoint)
-        checkpoint.init_callback(self.agent)
-        checkpoint.save()
+            if self.agent.num_timesteps < self.config.total_timesteps:
+                self._learn(stop)
         if stop.requested:
             return None
         self.agent.save(self.folder.model)
         return self._evaluate()
 
-    def _learn(self, stop: StopOnSignal, checkpoint: Checkpoint) -> None:
-        settings, total = self.config.evaluation, self.config.total_timesteps
-        progress = Progress(total)
-        callbacks = [stop, progress, checkpoint]
+    def _learn(self, stop: StopRequest) -> None:
+        settings = self.config.evaluation
+        progress = Progress(self.config.total_timesteps)
+        callbacks: list[BaseCallback] = [progress]
         if settings.interval:
             env = make_envs(self.config.environment, min(settings.episodes, MOST_EVALUATION_ENVS))
             callbacks.append(BestModel(self.folder, env, settings.interval, settings.episodes, BEST_MODEL_SEED))
-        left = max(0, total - self.agent.num_timesteps)
-        number = self.config.replicas if left and self.config.replicas else 1
-        with closing(progress), replicated(number, partial(prepare_replica, self.config, self.checkpoint)):
+        prepare = partial(prepare_replica, self.config, self.folder, self.checkpoint)
+        with closing(progress), replicated(self.config.replicas or 1, prepare):
+            replicas.announce(str(self.folder.path))
             replicas.announce(str(self.checkpoint or ""))
-            learn(self.agent, left, callbacks)
+            learn(self.agent, self.config, self.folder, self.checkpoint, stop, callbacks)
 
     def _evaluate(self) -> Evaluation:
         settings = self.config.evaluation
@@ -194,10 +195,15 @@ def make_agent(config: AgentRun, checkpoint: Path | None = None, rank: int = 0) 
     agent = algorithm.load(checkpoint, config.environment.id, **settings)
     if not _is_policy(agent.policy, config.policy):
         raise ValueError(f"policy must stay what it is in {checkpoint}: for another one, start a new run")
-    # With the run's own seed, the games it began with would be played again.
+    play_new_games(agent, config, rank)
+    return agent
+
+
+def play_new_games(agent: ActorCritic, config: AgentRun, rank: int) -> None:
+    """Begin with fresh episodes: with the run's own seed, the games it began with would be played again."""
     sequence = np.random.SeedSequence([config.seed, agent.num_timesteps, rank])
     agent.set_random_seed(int(sequence.generate_state(1)[0] >> 1))
-    return agent
+    agent._last_obs = None
 
 
 def _is_policy(policy: RecurrentPolicy, config: PolicyConfig) -> bool:
@@ -207,17 +213,41 @@ def _is_policy(policy: RecurrentPolicy, config: PolicyConfig) -> bool:
     return type(policy).__name__ == config.name and policy.network_kwargs == kwargs
 
 
-def prepare_replica(config: AgentRun, checkpoint: Path | None, rank: int) -> Callable[[], object]:
+def prepare_replica(config: AgentRun, folder: RunFolder, checkpoint: Path | None, rank: int) -> Callable[[], object]:
     """What another process than the first does: nothing but learn."""
     agent = make_agent(config, checkpoint, rank)
     agent.set_logger(Logger(None, []))
-    return partial(learn, agent, config.total_timesteps - agent.num_timesteps)
+    return partial(learn, agent, config, folder, checkpoint)
 
 
-def learn(agent: ActorCritic, steps: int, callbacks: Sequence[BaseCallback] = ()) -> None:
-    """Train for so many more steps, in a process that does nothing else meanwhile."""
+def learn(
+    agent: ActorCritic,
+    config: AgentRun,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    stop: StopRequest | None = None,
+    callbacks: Sequence[BaseCallback] = (),
+) -> None:
+    """Train for what is left of the steps, as one of the replicas, in a process that does nothing else meanwhile."""
+    if checkpoint is not None and config.placement.kind == "sync":
+        go_on(agent, config, folder)
+    checkpoints = Checkpoint(folder, config.checkpoint_minutes, config.seed, stop)
     with settled():
-        agent.learn(steps, list(callbacks), reset_num_timesteps=False)
+        left = config.total_timesteps - agent.num_timesteps
+        agent.learn(left, [checkpoints, *callbacks], reset_num_timesteps=False)
+
+
+def go_on(agent: ActorCritic, config: AgentRun, folder: RunFolder) -> None:
+    """Have the agent go on from where it stood, if all replicas can; play new games otherwise, and say why."""
+    rank, reason = replicas.rank(), ""
+    try:
+        restore_progress(folder.progress(agent.num_timesteps, rank), agent, config.seed)
+    except CheckpointError as error:
+        reason = str(error)
+    if reason := replicas.first_of(reason):
+        play_new_games(agent, config, rank)
+        if rank == 0:
+            print(f"warning: the run goes on with fresh episodes: {reason}", file=sys.stderr)
 
 
 def follow(config: AgentRun) -> None:
@@ -232,8 +262,9 @@ def follow(config: AgentRun) -> None:
     assert launch is not None
     config = resolve_replicas(config)
     with replicas.joined():
+        folder = RunFolder(replicas.announce(""))
         checkpoint = replicas.announce("")
-        prepare_replica(config, Path(checkpoint) if checkpoint else None, launch.rank)()
+        prepare_replica(config, folder, Path(checkpoint) if checkpoint else None, launch.rank)()
 
 
 def make_envs(config: EnvironmentConfig, num_envs: int) -> VecEnv:

@@ -28,7 +28,7 @@ class RunFolder:
     versions.json     of Python and of the packages that matter
     progress*.csv     the log; a resumed run adds a file
     events.out.*      the same for TensorBoard
-    checkpoints/      model_STEPS.zip, the last two
+    checkpoints/      model_STEPS.zip, the last two; beside each, the replicas' progress_STEPS_RANK.zip
     best_model.zip    the best so far, by evaluation; its figures are in best_model.json
     model.zip         the last
     evaluation.json   the final evaluation
@@ -81,16 +81,25 @@ class RunFolder:
         return folder
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, newest first."""
-        return sorted((self.path / "checkpoints").glob("*_*.zip"), key=_steps, reverse=True)
+        """The checkpoints, newest first: their models, each of which is written after all that belongs to it."""
+        return sorted((self.path / "checkpoints").glob("model_*.zip"), key=_steps, reverse=True)
 
     def checkpoint(self, steps: int) -> Path:
         """Where the checkpoint after so many steps belongs."""
         return self.path / "checkpoints" / f"model_{steps}.zip"
 
+    def progress(self, steps: int, rank: int) -> Path:
+        """Where the progress of a replica at that checkpoint belongs."""
+        return self.path / "checkpoints" / f"progress_{steps}_{rank}.zip"
+
     def drop_old_checkpoints(self) -> None:
+        """Keep the newest checkpoints alone, each with the progress that belongs to it."""
         for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()
+        kept = {_steps(checkpoint) for checkpoint in self.checkpoints()}
+        for progress in (self.path / "checkpoints").glob("progress_*_*.zip"):
+            if int(progress.stem.split("_")[1]) not in kept:
+                progress.unlink()
 
     def log_suffix(self) -> str:
         """The suffix of the next log: a resumed run leaves what was logged before as it is."""

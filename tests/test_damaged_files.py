@@ -5,6 +5,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from gymnasium import spaces
 
 from agents import A2C
+from agents.progress import restore_progress, save_progress
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rmc_rl.policies import GRUPolicy, RecurrentPolicy, RMCPolicy
 
@@ -48,11 +50,22 @@ def save_model(path: Path) -> None:
     model.learn(16).save(path)
 
 
+@cache
+def player() -> A2C:
+    sizes: dict[str, Any] = {"core_kwargs": {"hidden_size": 3}, "embedding_size": 4}
+    return A2C("LSTMPolicy", "envs:MiniPacman-v0", 2, policy_kwargs=sizes, unroll_length=4, seed=0, device="cpu")
+
+
+def save_player(path: Path) -> None:
+    save_progress(path, player().learn(16), seed=0)
+
+
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "data": (save_data, lambda path: load_checkpoint(path, "data")),
     "policy": (save_policy, RecurrentPolicy.load),
     "RMC": (save_rmc, RecurrentPolicy.load),
     "model": (save_model, A2C.load),
+    "progress": (save_player, lambda path: restore_progress(path, player(), seed=0)),
 }
 every_kind = pytest.mark.parametrize("kind", FILES)
 
@@ -132,7 +145,7 @@ def test_forged_json_is_refused_or_harmless(kind: str, content: bytes, tmp_path:
     assert not evidence.exists()
 
 
-@pytest.mark.parametrize("kind", ["data", "policy", "RMC"])
+@every_kind
 def test_forged_tensors_are_refused_or_harmless(kind: str, content: bytes, tmp_path: Path) -> None:
     """What is loaded of it was legal: other numbers, or for data other names."""
     generator = random.Random(4)

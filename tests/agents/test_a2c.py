@@ -30,6 +30,7 @@ from agents.hyperparameters import Hyperparameters
 from agents.trajectory import Trajectory
 from benchmarks.recall import CUES, Recall
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.normalizer import read_statistics
 from rmc_rl.policies import POLICIES, GRUPolicy, LSTMPolicy, RecurrentPolicy, RMCPolicy
 from rmc_rl.vec_env import make_vec_env
 
@@ -378,6 +379,26 @@ def test_normalized_observations_and_rewards() -> None:
     np.testing.assert_array_equal(model._actor.observation, model._last_obs)  # type: ignore[union-attr, arg-type]
 
 
+def test_a_model_keeps_what_normalizes_its_observations(tmp_path: Path) -> None:
+    """Without the statistics, a loaded policy would see other numbers than those it has learned from."""
+
+    def normalized(**settings: Any) -> VecNormalize:
+        return VecNormalize(VecMonitor(DummyVecEnv([Recall] * N_ENVS)), **settings)
+
+    env, again = normalized(), normalized()
+    build(env, n_envs=1).learn(20 * UPDATE).save(tmp_path / "model")
+    A2C.load(tmp_path / "model").save(tmp_path / "model")  # where there is no normaliser, they are kept for later
+    A2C.load(tmp_path / "model", again)
+    statistics = read_statistics(env)
+    assert statistics["returns"]["count"] > 20 * UPDATE
+    np.testing.assert_equal(read_statistics(again), statistics)
+    with pytest.raises(CheckpointError, match=r"model: the statistics do not fit env's normaliser: statistics must be"):
+        A2C.load(tmp_path / "model", normalized(norm_obs=False))
+    tamper(tmp_path / "model.zip", lambda data, tensors: data.update(statistics=[3]))
+    with pytest.raises(CheckpointError, match=r"the statistics do not fit"):
+        A2C.load(tmp_path / "model.zip", normalized())
+
+
 def test_continuous_actions() -> None:
     model = A2C("GRUPolicy", "Pendulum-v1", 2, policy_kwargs=SMALL, unroll_length=4, seed=0).learn(24)
     actions, _ = model.predict(observations(model))
@@ -509,6 +530,9 @@ def test_loading_without_an_environment_is_enough_to_predict(tmp_path: Path) -> 
         loaded.learn(UPDATE)
 
 
+BIAS = "optimizer/network.value_head.bias"
+
+
 def tamper(path: Path, change: Callable[[Any, Any], Any]) -> None:
     data, tensors = load_checkpoint(path, "model")
     change(data, tensors)
@@ -526,6 +550,33 @@ def tamper(path: Path, change: Callable[[Any, Any], Any]) -> None:
         (lambda data, tensors: data["hyperparameters"].update(no_such=2.0), "no_such"),
         (lambda data, tensors: data.pop("hyperparameters"), "hyperparameters"),
         (lambda data, tensors: tensors.pop("policy/network.value_head.bias"), "value_head.bias"),
+        (
+            lambda data, tensors: data["hyperparameters"].update(normalize_advantages="x"),
+            "normalize_advantages must be bool",
+        ),
+        (
+            lambda data, tensors: data["hyperparameters"].update(discount=True),
+            "discount must be float or int, got True",
+        ),
+        (lambda data, tensors: data["hyperparameters"].update(optimizer=3), "optimizer must be str, got 3"),
+        (lambda data, tensors: data.update(n_envs=0), "n_envs must be a whole number of at least 1, got 0"),
+        (lambda data, tensors: data.update(n_envs=2.0), "n_envs must be a whole number of at least 1, got 2.0"),
+        (lambda data, tensors: data.update(seed="x"), "seed must be a whole number of at least 0, got 'x'"),
+        (lambda data, tensors: data["counters"].update(_n_updates=-1), "_n_updates must be .* at least 0, got -1"),
+        (lambda data, tensors: data["counters"].update(_n_updates=True), "_n_updates must be .* at least 0, got True"),
+        (lambda data, tensors: tensors.update(stray=torch.zeros(1)), r"tensors are unknown: \['stray'\]"),
+        (
+            lambda data, tensors: tensors.pop(f"{BIAS}:step"),
+            r"value_head.bias must be \['exp_avg', 'exp_avg_sq', 'step'\]",
+        ),
+        (lambda data, tensors: tensors.update({f"{BIAS}:x": torch.zeros(1)}), r"value_head.bias must be .*got .*'x'"),
+        (lambda data, tensors: tensors[f"{BIAS}:exp_avg"].fill_(torch.nan), "exp_avg must be finite"),
+        (lambda data, tensors: tensors[f"{BIAS}:exp_avg_sq"].fill_(-1), "exp_avg_sq must be at least 0, got -1"),
+        (lambda data, tensors: tensors.update({f"{BIAS}:exp_avg": torch.zeros(1).double()}), "must be torch.float32"),
+        (
+            lambda data, tensors: tensors.update({f"{BIAS}:step": torch.zeros(1)}),
+            r"step must have shape \(\), got \(1,\)",
+        ),
         (lambda data, tensors: tensors.update({"optimizer/nobody:exp_avg": torch.zeros(1)}), "nobody"),
         (
             lambda data, tensors: tensors.update({"optimizer/network.value_head.bias:exp_avg": torch.zeros(9)}),

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import A2C
-from agents.callbacks import BestModel, Checkpoint, Progress, StopOnSignal
+from agents.callbacks import BestModel, Checkpoint, Progress
 from agents.config import AgentRun, EnvironmentConfig, EvaluationConfig, PolicyConfig
 from agents.evaluate import Evaluation
 from agents.hyperparameters import Hyperparameters
@@ -22,6 +22,7 @@ from agents.training import Training, check_device, make_envs
 from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.policies import RecurrentPolicy
 from rmc_rl.run_folder import RunFolder, RunFolderError
+from rmc_rl.stop import StopRequest
 
 NUM_ENVS, UNROLL = 3, 4
 UPDATE = NUM_ENVS * UNROLL
@@ -70,12 +71,11 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_signal_asks_and_the_second_acts(number: signal.Signals) -> None:
     """One Ctrl-C ends training in order; whoever cannot wait presses it again."""
-    stop = StopOnSignal()
+    stop = StopRequest()
     with stop.listening():
-        assert stop._on_step()
+        assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
-        assert not stop._on_step()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         with pytest.raises(KeyboardInterrupt):
@@ -85,10 +85,10 @@ def test_first_signal_asks_and_the_second_acts(number: signal.Signals) -> None:
 @pytest.mark.usefixtures("handlers")
 def test_handlers_are_put_back() -> None:
     """After training, and after a failure, the process reacts to signals as before."""
-    with StopOnSignal().listening():
+    with StopRequest().listening():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    with pytest.raises(FloatingPointError), StopOnSignal().listening():
+    with pytest.raises(FloatingPointError), StopRequest().listening():
         raise FloatingPointError
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -108,13 +108,14 @@ class SignalAt(BaseCallback):
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_stop_comes_before_the_next_update(training: Training) -> None:
-    """An unroll that was cut short is not learned from: the saved parameters are those of a whole update."""
-    stop = StopOnSignal()
+def test_a_stop_comes_after_the_update(training: Training) -> None:
+    """What has been played is learned from, and the checkpoint stands between two updates, where it can be exact."""
+    stop = StopRequest()
     with stop.listening():
-        training.agent.learn(10 * UPDATE, [SignalAt(2 * UNROLL + 2), stop])
-    assert training.agent._n_updates == 2
-    assert training.agent.num_timesteps == (2 * UNROLL + 2) * NUM_ENVS
+        training.agent.learn(10 * UPDATE, [SignalAt(2 * UNROLL + 2), Checkpoint(training.folder, 60, 9, stop)])
+    assert training.agent._n_updates == 3
+    assert training.agent.num_timesteps == 3 * UPDATE
+    assert [path.stem for path in training.folder.checkpoints()] == [f"model_{3 * UPDATE}"]
 
 
 # ------------------------------------------------------------------------------------------------------ progress
@@ -159,7 +160,7 @@ def test_a_bar_that_never_began_closes(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_checkpoints_come_every_so_many_minutes(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At these minutes, between two updates, and the two newest stay."""
+    """At these minutes, between two updates, and at the end; and the two newest stay."""
     minutes = iter(range(1000))  # every look at the clock takes one
     monkeypatch.setattr("agents.callbacks.time", SimpleNamespace(monotonic=lambda: 60.0 * next(minutes)))
     saved: list[tuple[int, int]] = []
@@ -170,10 +171,10 @@ def test_checkpoints_come_every_so_many_minutes(training: Training, monkeypatch:
         save(model, path)
 
     monkeypatch.setattr(A2C, "save", spy)
-    training.agent.learn(10 * UPDATE, Checkpoint(training.folder, minutes=3))
-    assert saved == [(updates * UPDATE, updates) for updates in (2, 5, 8)]
-    assert [path.stem for path in training.folder.checkpoints()] == [f"model_{8 * UPDATE}", f"model_{5 * UPDATE}"]
-    assert A2C.load(training.folder.checkpoints()[0], device="cpu")._n_updates == 8
+    training.agent.learn(10 * UPDATE, Checkpoint(training.folder, minutes=3, seed=9))
+    assert saved == [(updates * UPDATE, updates) for updates in (2, 5, 8, 10)]
+    assert [path.stem for path in training.folder.checkpoints()] == [f"model_{10 * UPDATE}", f"model_{8 * UPDATE}"]
+    assert A2C.load(training.folder.checkpoints()[0], device="cpu")._n_updates == 10
 
 
 def test_a_checkpoint_that_cannot_be_written(training: Training) -> None:
@@ -267,7 +268,7 @@ def test_a_run_that_is_stopped(training: Training, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "_on_step", signal_once)
         assert training.run() is None
-    assert 0 < training.agent.num_timesteps < UPDATE
+    assert training.agent.num_timesteps == UPDATE
     assert [path.stem for path in training.folder.checkpoints()] == [f"model_{training.agent.num_timesteps}"]
     assert not training.folder.evaluation.exists()
 

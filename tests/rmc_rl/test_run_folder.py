@@ -112,8 +112,15 @@ def test_checkpoints_are_ordered_by_steps_not_by_name(tmp_path: Path) -> None:
     (folder.path / "checkpoints" / ".1f2e.tmp").write_text("")  # a save that was interrupted
     names = ["model_1200000.zip", "model_10000.zip", "model_900.zip", "model_50.zip"]
     assert [path.name for path in folder.checkpoints()] == names
+    for count in [*steps, 2_000_000]:  # of the last, the model was never written
+        for rank in (0, 11):
+            folder.progress(count, rank).write_text("")
     folder.drop_old_checkpoints()
     assert [path.name for path in folder.checkpoints()] == names[:KEPT_CHECKPOINTS]
+    progress = {
+        path for count in (10_000, 1_200_000) for path in (folder.progress(count, 0), folder.progress(count, 11))
+    }
+    assert set((folder.path / "checkpoints").glob("progress_*")) == progress
 
 
 def test_a_stray_file_among_the_checkpoints_counts_as_the_oldest(tmp_path: Path) -> None:
