@@ -1,5 +1,6 @@
 """A run that was killed and resumed learns the very parameters of one that never stopped, to the last bit."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 import torch
 import yaml
 
+import train
+from agents.actor import Actor, OnStep
+from agents.trajectory import Trajectory
 from rmc_rl.checkpoint import load_checkpoint
 from rmc_rl.run_folder import RunFolder
 
@@ -95,6 +99,28 @@ def test_a_killed_run_goes_on_exactly(arguments: list[str]) -> None:
     assert any(name.startswith("optimizer/") for name in whole)
     assert whole.keys() == resumed.keys()
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint of a run that is told to stop stands between two updates, though the wish comes within one."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY | A2C | {"total_timesteps": 900, "checkpoint_minutes": 100}))
+    unroll = Actor.unroll
+    unrolls = itertools.count()
+
+    def told_to_stop(actor: Actor, on_step: OnStep, trajectory: Trajectory | None = None) -> Trajectory | None:
+        if next(unrolls) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return unroll(actor, on_step, trajectory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Actor, "unroll", told_to_stop)
+        assert train.main(["--config=tiny.yaml", "--name=stopped"]) == 0
+    folder = RunFolder("runs/stopped")
+    assert [steps_of(checkpoint) for checkpoint in folder.checkpoints()] == [8 * NUM_ENVS * UNROLL]
+    assert train.main(["--resume=runs/stopped"]) == 0
+    assert train.main(["--config=tiny.yaml", "--name=whole"]) == 0
+    assert folder.model.read_bytes() == RunFolder("runs/whole").model.read_bytes()
 
 
 def test_without_the_progress_of_a_replica_all_play_new_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
