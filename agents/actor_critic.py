@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, safe_m
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmc_rl.checkpoint import CheckpointError, one_line
-from rmc_rl.normalizer import read_statistics, write_statistics
+from rmc_rl.normalizer import read_statistics
 from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
 from rmc_rl.vec_env import Environment, make_vec_env
@@ -258,9 +258,8 @@ class ActorCritic(BaseAlgorithm):
             kwargs: hyperparameters and other arguments of the constructor, to be used instead of the saved ones.
 
         Raises:
-            CheckpointError: no such file, or it is damaged, or holds something else.
-            ValueError: an illegal argument, another optimizer, or an environment whose spaces, or a normaliser
-                whose parts, are not the model's.
+            CheckpointError: no such file, or it is damaged, holds something else, or does not fit env's normaliser.
+            ValueError: an illegal argument, another optimizer, or an environment whose spaces are not the model's.
         """
         saved = SavedModel.read(path, cls.__name__)
         if "policy_kwargs" in kwargs:
@@ -285,16 +284,9 @@ class ActorCritic(BaseAlgorithm):
             vec_env = model._make_env(Recipe(env, number, env_kwargs or {}, previous_action_reward))
             model.n_envs = vec_env.num_envs
             BaseAlgorithm.set_env(model, vec_env)
-            model._restore_normalizer(path)
+            if model._vec_normalize_env is not None:
+                saved.restore_normalizer(model._vec_normalize_env, path)
         return model
-
-    def _restore_normalizer(self, path: str | Path) -> None:
-        if self._statistics is None or self._vec_normalize_env is None:
-            return
-        try:
-            write_statistics(self._vec_normalize_env, self._statistics)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: the statistics do not fit env's normaliser: {one_line(error)}") from error
 
 
 def _check_policy(policy: object) -> None:

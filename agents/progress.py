@@ -83,7 +83,7 @@ def _restore_agent(agent: ActorCritic, state: dict[str, Any]) -> None:
     episodes = [{name: float(episode[name]) for name in EPISODE} for episode in state["episodes"]]
     actor = Actor(agent.env, agent.policy.network, agent.hyperparameters)
     actor.move_to(state["actor"])
-    agent.seed = state["seed"]
+    agent.seed = None if state["seed"] is None else int(state["seed"])
     agent.ep_info_buffer = deque(episodes, maxlen=agent._stats_window_size)
     agent.ep_success_buffer = deque(maxlen=agent._stats_window_size)
     agent._actor, agent._last_obs = actor, actor.observation  # the same object: `learn` goes by it

@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint
+from rmc_rl.normalizer import write_statistics
 from rmc_rl.policies import RecurrentPolicy, restore_policy
 from rmc_rl.snapshot import Snapshot, pack, unpack
 
@@ -51,6 +53,19 @@ class SavedModel:
         tensors |= {f"optimizer/{name}": tensor for name, tensor in self.optimizer.items()}
         tensors |= {f"statistics/{name}": tensor for name, tensor in statistics.tensors.items()}
         save_checkpoint(path, "model", data, tensors)
+
+    def restore_normalizer(self, normalizer: VecNormalize, path: str | Path) -> None:
+        """Put the statistics, if there are any, into a normaliser; `path` is where they came from.
+
+        Raises:
+            CheckpointError: they are of other observations, or no statistics.
+        """
+        if self.statistics is None:
+            return
+        try:
+            write_statistics(normalizer, self.statistics)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a file may hold anything
+            raise CheckpointError(f"{path}: the statistics do not fit env's normaliser: {one_line(error)}") from error
 
     @classmethod
     def read(cls, path: str | Path, algorithm: str | None = None) -> "SavedModel":

@@ -93,8 +93,7 @@ class Training:
         stop = StopRequest()
         self.agent.set_logger(self._logger())
         with closing(self.agent.logger), stop.listening():
-            if self.agent.num_timesteps < self.config.total_timesteps:
-                self._learn(stop)
+            self._learn(stop)
         if stop.requested:
             return None
         self.agent.save(self.folder.model)
@@ -108,7 +107,8 @@ class Training:
             env = make_envs(self.config.environment, min(settings.episodes, MOST_EVALUATION_ENVS))
             callbacks.append(BestModel(self.folder, env, settings.interval, settings.episodes, BEST_MODEL_SEED))
         prepare = partial(prepare_replica, self.config, self.folder, self.checkpoint)
-        with closing(progress), replicated(self.config.replicas or 1, prepare):
+        number = 1 if is_done(self.agent, self.config) else self.config.replicas or 1
+        with closing(progress), replicated(number, prepare):
             replicas.announce(str(self.folder.path))
             replicas.announce(str(self.checkpoint or ""))
             learn(self.agent, self.config, self.folder, self.checkpoint, stop, callbacks)
@@ -220,6 +220,11 @@ def prepare_replica(config: AgentRun, folder: RunFolder, checkpoint: Path | None
     return partial(learn, agent, config, folder, checkpoint)
 
 
+def is_done(agent: ActorCritic, config: AgentRun) -> bool:
+    """Whether nothing is left to learn."""
+    return agent.num_timesteps >= config.total_timesteps
+
+
 def learn(
     agent: ActorCritic,
     config: AgentRun,
@@ -229,6 +234,8 @@ def learn(
     callbacks: Sequence[BaseCallback] = (),
 ) -> None:
     """Train for what is left of the steps, as one of the replicas, in a process that does nothing else meanwhile."""
+    if is_done(agent, config):
+        return
     if checkpoint is not None and config.placement.kind == "sync":
         go_on(agent, config, folder)
     checkpoints = Checkpoint(folder, config.checkpoint_minutes, config.seed, stop)

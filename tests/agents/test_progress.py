@@ -9,11 +9,14 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import A2C
+from agents.callbacks import Checkpoint
 from agents.progress import restore_progress, save_progress, why_no_progress
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rmc_rl.run_folder import RunFolder
 
 NUM_ENVS, UNROLL, SEED = 3, 4, 5
 UPDATE = NUM_ENVS * UNROLL
+GAME = {"frame_cap": 6}  # episodes end in mid-unroll
 
 
 class SaveAt(BaseCallback):
@@ -35,7 +38,9 @@ class SaveAt(BaseCallback):
 
 def agent(env: Any = "envs:MiniPacman-v0", n_envs: int = NUM_ENVS) -> A2C:
     sizes: dict[str, Any] = {"core_kwargs": {"hidden_size": 6}, "embedding_size": 7}
-    return A2C("LSTMPolicy", env, n_envs, policy_kwargs=sizes, unroll_length=UNROLL, seed=SEED, device="cpu")
+    game = {} if env == "CartPole-v1" else GAME
+    settings: dict[str, Any] = {"env_kwargs": game, "policy_kwargs": sizes, "unroll_length": UNROLL, "seed": SEED}
+    return A2C("LSTMPolicy", env, n_envs, device="cpu", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(saved: Path, **settings: Any) -> A2C:
-    return A2C.load(saved / "model.zip", "envs:MiniPacman-v0", device="cpu", **settings)
+    return A2C.load(saved / "model.zip", "envs:MiniPacman-v0", device="cpu", env_kwargs=GAME, **settings)
 
 
 def test_where_the_agent_stood_comes_back(saved: Path) -> None:
@@ -80,10 +85,30 @@ def test_returns_in_the_log_go_on(saved: Path) -> None:
     whole = agent().learn(5 * UPDATE)
     model = loaded(saved)
     restore_progress(saved / "progress.zip", model, SEED)
-    assert whole.ep_info_buffer is not None
+    assert whole.ep_info_buffer
     assert model.ep_info_buffer is not None
     assert [episode["r"] for episode in model.ep_info_buffer] == [episode["r"] for episode in whole.ep_info_buffer]
     assert model.ep_info_buffer.maxlen == whole.ep_info_buffer.maxlen
+
+
+def test_the_model_is_written_when_the_progress_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two, a run must find the checkpoint before: what has no model is none, and is swept away."""
+    folder = RunFolder.create(tmp_path / "run", "seed: 5")
+    save = A2C.save
+
+    def spy(model: A2C, path: Path) -> None:
+        assert folder.progress(model.num_timesteps, 0).exists()
+        if model.num_timesteps == 3 * UPDATE:
+            raise KeyboardInterrupt
+        save(model, path)
+
+    monkeypatch.setattr(A2C, "save", spy)
+    with pytest.raises(KeyboardInterrupt):
+        agent().learn(9 * UPDATE, Checkpoint(folder, minutes=0, seed=SEED))
+    assert [path.stem for path in folder.checkpoints()] == [f"model_{2 * UPDATE}", f"model_{UPDATE}"]
+    folder.drop_old_checkpoints()
+    progress = [folder.progress(updates * UPDATE, 0) for updates in (1, 2)]
+    assert sorted((tmp_path / "run" / "checkpoints").glob("progress_*")) == progress
 
 
 def with_position(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any], dict[str, Any]], None]:
