@@ -241,7 +241,7 @@ def test_bad_configurations(text: str | bytes, reason: str, capsys: pytest.Captu
         (["--impala.batch_size=4"], "impala must be left out with algorithm A2C"),
         (["--placement.kind=local"], "placement must be left out with algorithm A2C"),
         (["--placement.actors=0"], "placement.actors must be a whole number of at least 1, got 0"),
-        (["--placement.actors=2"], "placement.kind must be 'local' where actors is set"),
+        (["--placement.actors=2"], "placement.kind must be 'local' or 'ray' where actors is set"),
         (["--evaluation.interval=-1"], "evaluation.interval must be at least 0"),
         (["--evaluation.episodes=0"], "evaluation.episodes must be at least 1"),
         (["--evaluation.final_episodes=0"], "evaluation.final_episodes must be at least 1"),

@@ -193,24 +193,23 @@ def test_environments_get_the_actions_that_were_sampled(kind: str) -> None:
 @pytest.mark.parametrize("env", [Log, DictLog])
 def test_unrolls_go_where_they_are_wanted(env: Any) -> None:
     """Into some rows of a larger trajectory: the same numbers as in the actor's own, and no other row is touched."""
-    unroll(build(env=env)[0])  # the process's first product of matrices is a random one, which tries what is fastest
     own, _ = build(env=env)
     placed, _ = build(env=env)
     large = Trajectory.allocate(STEPS, 3 * BATCH, placed.network, "cpu")
     for part in large.split(1):
-        for tensor in part._tensors():
+        for tensor in part.tensors():
             tensor.fill_(1)
     places = large.split(BATCH)
     for actor, place in ((own, None), (placed, places[1])):
         torch.manual_seed(0)
         for _ in range(2):  # the second begins from a state that is not the initial one
             assert actor.unroll(go_on, place) is (place or actor.trajectory)
-    for tensor, expected in zip(places[1]._tensors(), own.trajectory._tensors(), strict=True):
+    for tensor, expected in zip(places[1].tensors(), own.trajectory.tensors(), strict=True):
         assert torch.equal(tensor, expected)
     for place in (places[0], places[2]):
-        assert all((tensor == 1).all() for tensor in place._tensors())
+        assert all((tensor == 1).all() for tensor in place.tensors())
     places[2].copy_(places[1])
-    for tensor, expected in zip(places[2]._tensors(), own.trajectory._tensors(), strict=True):
+    for tensor, expected in zip(places[2].tensors(), own.trajectory.tensors(), strict=True):
         assert torch.equal(tensor, expected)
 
 
