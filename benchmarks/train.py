@@ -87,10 +87,10 @@ class Ours(NamedTuple):
         agent = self.make_agent()
         agent.learn(3 * self.num_envs * self.unroll_length, reset_num_timesteps=False)
         environment, learning = Stopwatch(agent.env, "step"), Stopwatch(agent.learner, "update")
-        before, begin = agent.num_timesteps, time.perf_counter()
         with settled():
+            before, begin = agent.num_timesteps, time.perf_counter()
             agent.learn(10**12, lambda *_: time.perf_counter() - begin < seconds, reset_num_timesteps=False)
-        elapsed = time.perf_counter() - begin
+            elapsed = time.perf_counter() - begin
         return Round(
             (agent.num_timesteps - before) / elapsed, environment.seconds / elapsed, learning.seconds / elapsed
         )
