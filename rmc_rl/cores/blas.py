@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 import torch
 
 SGEMM, BF16_GEMM = "rmc_rl_sgemm", "rmc_rl_bf16_gemm"
@@ -30,7 +31,8 @@ def _is_right(product: Any, dtype: torch.dtype) -> bool:
     pointers = [ctypes.c_void_p(matrix.data_ptr()) for matrix in (x, y, out)]
     # Counted by columns: out^T [2, 4] = x^T [2, 3] @ y^T [3, 4].
     product(b"N", b"N", *sizes, one, pointers[0], sizes[0], pointers[1], sizes[2], zero, pointers[2], sizes[0])
-    return torch.allclose(out, y.float() @ x.float())
+    # Numpy's, as autocast may be on.
+    return bool(np.allclose(out.numpy(), y.float().numpy() @ x.float().numpy()))
 
 
 def _offer(library: ctypes.CDLL, symbol: str, name: str, dtype: torch.dtype) -> bool:

@@ -1,6 +1,8 @@
 """The fused unrolls: the same numbers as the loop, and taken whenever they can be."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -208,6 +210,16 @@ def test_weights_are_rounded_anew_but_where_they_are_said_not_to_change(kind, co
     assert not torch.equal(outputs(), first)
     with unchanged_weights():
         assert not torch.equal(outputs(), first)
+
+
+def test_the_first_unroll_of_a_process_may_be_within_autocast():
+    code = (
+        "import torch; from rmc_rl import RelationalMemory; core = RelationalMemory(3, 2, 5, 2); x = torch.randn(4, 7, 3);"
+        "context = torch.autocast('cpu', torch.bfloat16); context.__enter__();"
+        "print(core.unroll_path(x, core.initial_state(7)))"
+    )
+    path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert path == ("fused, bf16" if blas.BF16_IS_FAST else "fused")
 
 
 def test_rounding_to_bf16_is_that_of_torch():
