@@ -214,7 +214,8 @@ def test_weights_are_rounded_anew_but_where_they_are_said_not_to_change(kind, co
 
 def test_the_first_unroll_of_a_process_may_be_within_autocast():
     code = (
-        "import torch; from rmc_rl import RelationalMemory; core = RelationalMemory(3, 2, 5, 2); x = torch.randn(4, 7, 3);"
+        "import torch; from rmc_rl import RelationalMemory;"
+        "core, x = RelationalMemory(3, 2, 5, 2), torch.randn(4, 7, 3);"
         "context = torch.autocast('cpu', torch.bfloat16); context.__enter__();"
         "print(core.unroll_path(x, core.initial_state(7)))"
     )
