@@ -1,10 +1,10 @@
 """What a recurrent core is, and the one place where a state is reset."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ State = tuple[Tensor, ...]
 UnrollPath = Literal["fused", "fused, bf16", "loop"]
 
 
-_kept: ContextVar[dict[int, Tensor] | None] = ContextVar("_kept", default=None)
+_kept: ContextVar[dict[Hashable, Any] | None] = ContextVar("_kept", default=None)
 
 
 @contextmanager
@@ -27,8 +27,8 @@ def unchanged_weights() -> Iterator[None]:
         _kept.reset(token)
 
 
-def kept_of_weights() -> dict[int, Tensor] | None:
-    """By `id`, what has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
+def kept_of_weights() -> dict[Hashable, Any] | None:
+    """What has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
     return _kept.get()
 
 
@@ -86,9 +86,8 @@ class Core(nn.Module, ABC):
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """Which way `unroll` goes for these tensors.
 
-        `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU, where torch's
-        library offers its matrix product to others. `"fused, bf16"`: the same within `torch.autocast("cpu")` on a
-        processor made for it; matrix products have bfloat16 operands and float32 sums, and all else is float32.
+        `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU.
+        `"fused, bf16"`: the same within `torch.autocast("cpu")` on a processor made for it; matrix products have bfloat16 operands and float32 sums, and all else is float32.
         `"loop"`: step by step, for everything else.
         """
         return "loop"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import gated_kernels as kernels
 from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
-from .products import affine, bias_gradient, input_gradient, weight_gradient, weight_operand
+from .products import affine, backward_operand, forward_operand, input_gradient, layer_gradients
 
 if TYPE_CHECKING:
     from .gru import GRU
@@ -46,7 +46,7 @@ def _lstm_forward(
     loan = Loan(("lstm", steps, batch, size), lambda: _workspace(steps, batch, size, gates=4))
     from_input = array(affine(x, cell.weight_ih, cell.bias_ih + cell.bias_hh, precision))  # [T, B, 4 H]
     outputs, last_c = torch.empty(steps, batch, size), torch.empty(batch, size)
-    inputs = array(h), array(c), array(starts), weight_operand(cell.weight_hh, precision)
+    inputs = array(h), array(c), array(starts), forward_operand(cell.weight_hh, precision)
     written = loan.workspace, outputs.numpy(), last_c.numpy()
     in_parts(batch, lambda b0, b1: kernels.lstm_forward(b0, b1, from_input, *inputs, *written))
     return outputs, last_c, loan
@@ -59,7 +59,7 @@ def _gru_forward(
     loan = Loan(("gru", steps, batch, size), lambda: _workspace(steps, batch, size, gates=3))
     from_input = array(affine(x, cell.weight_ih, cell.bias_ih, precision))  # [T, B, 3 H]
     outputs = torch.empty(steps, batch, size)
-    inputs = array(h), array(starts), weight_operand(cell.weight_hh, precision), array(cell.bias_hh)
+    inputs = array(h), array(starts), forward_operand(cell.weight_hh, precision), array(cell.bias_hh)
     written = loan.workspace, outputs.numpy()
     in_parts(batch, lambda b0, b1: kernels.gru_forward(b0, b1, from_input, *inputs, *written))
     return outputs, loan
@@ -92,16 +92,13 @@ class FusedLSTM(torch.autograd.Function):
         saved: kernels.Saved = ctx.loan.workspace
         grad_h, grad_c = torch.zeros(h.shape), grad_last_c.clone(memory_format=torch.contiguous_format)
         grad_gates = torch.empty(saved.gates.shape)  # [T, B, 4 H]
-        inputs = array(grad_outputs), array(starts), weight_operand(core.cell.weight_hh, ctx.precision), saved
+        inputs = array(grad_outputs), array(starts), backward_operand(core.cell.weight_hh, ctx.precision), saved
         written = grad_h.numpy(), grad_c.numpy(), grad_gates.numpy()
         in_parts(len(h), lambda b0, b1: kernels.lstm_backward(b0, b1, *inputs, *written))
-        grad_bias = bias_gradient(grad_gates, ctx.precision)
         grad_x = input_gradient(grad_gates, core.cell.weight_ih, ctx.precision)
-        gradients = (
-            weight_gradient(grad_gates, x, ctx.precision),
-            weight_gradient(grad_gates, torch.from_numpy(saved.h), ctx.precision),
-        )
-        return None, None, None, grad_x, grad_h, grad_c, *gradients, grad_bias, grad_bias
+        weight_ih, bias = layer_gradients(grad_gates, x, ctx.precision)
+        weight_hh, _ = layer_gradients(grad_gates, torch.from_numpy(saved.h), ctx.precision)
+        return None, None, None, grad_x, grad_h, grad_c, weight_ih, weight_hh, bias, bias
 
 
 class FusedGRU(torch.autograd.Function):
@@ -124,16 +121,13 @@ class FusedGRU(torch.autograd.Function):
         saved: kernels.Saved = ctx.loan.workspace
         grad_h = torch.zeros(h.shape)
         grad_gates, grad_from_input = torch.empty(2, *saved.gates.shape)  # each [T, B, 3 H]
-        inputs = array(grad_outputs), array(starts), weight_operand(core.cell.weight_hh, ctx.precision), saved
+        inputs = array(grad_outputs), array(starts), backward_operand(core.cell.weight_hh, ctx.precision), saved
         written = grad_h.numpy(), grad_gates.numpy(), grad_from_input.numpy()
         in_parts(len(h), lambda b0, b1: kernels.gru_backward(b0, b1, *inputs, *written))
         grad_x = input_gradient(grad_from_input, core.cell.weight_ih, ctx.precision)
-        gradients = (
-            weight_gradient(grad_from_input, x, ctx.precision),
-            weight_gradient(grad_gates, torch.from_numpy(saved.h), ctx.precision),
-        )
-        biases = bias_gradient(grad_from_input, ctx.precision), bias_gradient(grad_gates, ctx.precision)
-        return None, None, None, grad_x, grad_h, *gradients, *biases
+        weight_ih, bias_ih = layer_gradients(grad_from_input, x, ctx.precision)
+        weight_hh, bias_hh = layer_gradients(grad_gates, torch.from_numpy(saved.h), ctx.precision)
+        return None, None, None, grad_x, grad_h, weight_ih, weight_hh, bias_ih, bias_hh
 
 
 def _workspace(steps: int, batch: int, size: int, gates: int) -> kernels.Saved:

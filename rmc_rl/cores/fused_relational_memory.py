@@ -7,14 +7,17 @@ over all steps, and nothing is computed that is thrown away (what the input's ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import rmc_arrays as arrays
 from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
-from .products import affine, bias_gradient, input_gradient, weight_gradient, weight_operand
+from .products import affine, backward_operand, forward_operand, input_gradient, layer_gradients
 from .rmc_backward import backward
 from .rmc_forward import forward
 
@@ -97,7 +100,7 @@ def _forward(
         qkv=array(_affine(_block(core).qkv, rows, precision)),
         gates=array(_gates_from_input(core, rows)),
     )
-    weights = _weights(core, precision)
+    weights = _weights(core, precision, forward_operand)
     outputs = torch.empty(sizes.steps, sizes.batch, sizes.slots, sizes.size)
     written = outputs.numpy()
     in_parts(
@@ -134,7 +137,7 @@ class FusedUnroll(torch.autograd.Function):
         sizes, saved, grads = workspace.sizes, workspace.saved, workspace.gradients
         grad_memory = torch.empty(sizes.batch, sizes.slots, sizes.size)
         weights, received, starts_array, written = (
-            _weights(core, ctx.precision),
+            _weights(core, ctx.precision, backward_operand),
             array(grad_outputs).reshape(sizes.steps, sizes.batch, sizes.slots, sizes.size),
             array(starts),
             grad_memory.numpy(),
@@ -165,7 +168,7 @@ def _parameter_gradients(
 
     def add(layer: nn.Linear, grad: Tensor, inputs: Tensor) -> None:
         """Add a linear layer's gradients, of grad [..., O] and inputs [..., I]."""
-        weight, bias = weight_gradient(grad, inputs, precision), bias_gradient(grad, precision)
+        weight, bias = layer_gradients(grad, inputs, precision)
         found[layer.weight] = found[layer.weight] + weight if layer.weight in found else weight
         found[layer.bias] = found[layer.bias] + bias if layer.bias in found else bias
 
@@ -218,21 +221,23 @@ def _sizes(core: RelationalMemory, steps: int, batch: int) -> Sizes:
     )
 
 
-def _weights(core: RelationalMemory, precision: Precision) -> arrays.Weights:
+def _weights(
+    core: RelationalMemory, precision: Precision, operand: Callable[[Tensor, Precision], NDArray[np.generic]]
+) -> arrays.Weights:
     block, layers = _block(core), _mlp_layers(core)
-    gates = torch.empty(0, core.size) if core.gate_style is None else core.gate_from_memory.weight
+    gates = block.qkv.weight[:0] if core.gate_style is None else core.gate_from_memory.weight
     return arrays.Weights(
-        qkv=weight_operand(block.qkv.weight, precision),
+        qkv=operand(block.qkv.weight, precision),
         qkv_bias=array(block.qkv.bias),
         qkv_gamma=array(block.qkv_norm.weight),
         qkv_beta=array(block.qkv_norm.bias),
         attention_gamma=array(block.attention_norm.weight),
         attention_beta=array(block.attention_norm.bias),
-        mlp=tuple(weight_operand(layer.weight, precision) for layer in layers),
+        mlp=tuple(operand(layer.weight, precision) for layer in layers),
         mlp_bias=tuple(array(layer.bias) for layer in layers),
         mlp_gamma=array(block.mlp_norm.weight),
         mlp_beta=array(block.mlp_norm.bias),
-        gates=weight_operand(gates, precision) if len(gates) > 2 else array(gates),  # two columns are no matrix product
+        gates=operand(gates, precision),
     )
 
 

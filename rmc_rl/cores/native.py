@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from . import blas
+from . import blas, tiles
 from .core import Core, State, UnrollPath
 
 ROWS_PER_THREAD = 8
 """A batch is divided among threads in parts of at least so many rows."""
 KEPT_SIZES = 8
 """Memory for unrolls of so many sizes is kept."""
+BF16_IS_FAST = tiles.HAS_BF16 or blas.IS_FAST
+"""Whether the processor has instructions for products of bfloat16 operands, summed in float32."""
 Precision = Literal["fp32", "bf16"]
 """Of matrix products. In `"bf16"` operands are rounded to bfloat16 and summed in float32; all else stays float32."""
 Result = TypeVar("Result")
@@ -32,8 +34,7 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
     """
     given = (x, *tensors)
     is_compiled = (
-        blas.AVAILABLE
-        and (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
+        (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
         and not torch.compiler.is_compiling()
@@ -47,7 +48,7 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
 def precision_here() -> Precision:
     """What autocast asks of matrix products, where the processor is made for it; float32 costs nothing but time."""
     asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return "bf16" if asked and blas.BF16_IS_FAST else "fp32"
+    return "bf16" if asked and BF16_IS_FAST else "fp32"
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

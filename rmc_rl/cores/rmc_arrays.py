@@ -22,19 +22,19 @@ class Inputs(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The parameters that the memory meets at every step."""
+    """The parameters that the memory meets at every step; operands (`matmul`) of the forward or the backward pass."""
 
-    qkv: Any  # [Q, D]
+    qkv: Any  # operand
     qkv_bias: Any  # [Q]
     qkv_gamma: Any  # [Q]
     qkv_beta: Any  # [Q]
     attention_gamma: Any  # [D]
     attention_beta: Any  # [D]
-    mlp: Any  # L of [D, D]
+    mlp: Any  # L operands
     mlp_bias: Any  # L of [D]
     mlp_gamma: Any  # [D]
     mlp_beta: Any  # [D]
-    gates: Any  # [2 G, D], from the memory
+    gates: Any  # operand, from the memory
 
 
 class Saved(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled
-from .matmul import linear_backward, linear_of_two_backward
+from .matmul import multiply
 from .primitives import attend_backward, layer_norm_backward, scale_and_shift, tanh
 from .rmc_arrays import rows_of, scratch_for
 from .storage import borrow, keep, store, value
@@ -27,8 +27,8 @@ def backward(
 ) -> None:
     """From grad_outputs [T, B, S, D] write `grads` and grad_memory [B, S, D], and add to `norm_grads`."""
     steps, _, slots, size = grad_outputs.shape
-    normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
-    grad_normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
+    normal = np.empty((slots + 1, saved.qkv.shape[3]), np.float32)
+    grad_normal = np.empty((slots + 1, saved.qkv.shape[3]), np.float32)
     grad_mixed = np.empty(((b1 - b0) * slots, size), np.float32)
     grad_tanh = np.empty(((b1 - b0) * slots, size), np.float32)
     scratch = scratch_for(grads.mlp[0], b0, b1)
@@ -51,7 +51,7 @@ def backward(
         keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
         grad_mixed[:] = grad_candidates
         _mlp_backward(t, b0, b1, weights, saved, grads, scratch)
-        linear_backward(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], grad_mixed, True)
+        multiply(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], grad_mixed, True)
 
         for b in range(b0, b1):
             part = slice((b - b0) * slots, (b - b0 + 1) * slots)
@@ -61,10 +61,10 @@ def backward(
             scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
             attend_backward(grad_mixed[part], normal, saved.attention[t, b], grad_normal, heads, key)
             _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
-        linear_backward(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
+        multiply(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
 
-        if weights.gates.shape[0] > 0:
-            _gates_backward(rows_of(grads.gates[t], b0, b1), weights.gates, grad_tanh)
+        if grads.gates.shape[3] > 0:
+            multiply(rows_of(grads.gates[t], b0, b1), weights.gates, grad_tanh, False)
             _add_through_tanh(grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
         for b in range(b0, b1):
             if starts[t, b]:
@@ -96,7 +96,7 @@ def _mlp_backward(t: int, b0: int, b1: int, weights: Any, saved: Any, grads: Any
     """From the gradient of the last layer's output to those of the others'."""
     for layer in range(len(weights.mlp) - 1, 0, -1):
         target = borrow(rows_of(grads.mlp[layer - 1, t], b0, b1), scratch)
-        linear_backward(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
+        multiply(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
         activations = rows_of(saved.hidden[layer, t], b0, b1)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
@@ -130,14 +130,6 @@ def _project_backward(t: int, b: int, grad_normal: Any, weights: Any, saved: Any
     layer_norm_backward(grad_normal[slots:], input_row, scales[slots:], gamma, grad_gamma, grad_beta)
     store(grad_normal[:slots], grads.qkv[t, b])
     store(grad_normal[slots:], grads.qkv_input[t, b].reshape(1, width))
-
-
-@compiled
-def _gates_backward(grad_gates: Any, weight: Any, grad_tanh: Any) -> None:
-    if weight.shape[0] > 2:
-        linear_backward(grad_gates, weight, grad_tanh, False)
-    else:
-        linear_of_two_backward(grad_gates, weight, grad_tanh)
 
 
 @compiled

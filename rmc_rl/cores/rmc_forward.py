@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled
-from .matmul import linear, linear_of_two
+from .matmul import multiply
 from .primitives import attend, scale_and_shift, sigmoid, standardize, tanh
 from .rmc_arrays import rows_of, scratch_for
 from .storage import borrow, keep
@@ -19,13 +19,13 @@ from .storage import borrow, keep
 def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, saved: Any, outputs: Any) -> None:
     """Write `saved` and outputs [T, B, S, D], the memory after each step, of the rows [b0, b1)."""
     steps, _, slots, size = outputs.shape
-    width = weights.qkv.shape[0]
+    width = saved.qkv.shape[3]
     normal, gathered = np.empty((slots + 1, width), np.float32), np.empty((slots, size), np.float32)
     scratch_row, scratch_slots = np.empty((1, width), np.float32), np.empty((slots, size), np.float32)
     scratch_memory, scratch_tanh = scratch_for(saved.memories, b0, b1), scratch_for(saved.tanh_memories, b0, b1)
     scratch_qkv, scratch_residual = scratch_for(saved.qkv, b0, b1), scratch_for(saved.hidden[0], b0, b1)
     mixed = np.empty(((b1 - b0) * slots, size), np.float32)
-    gate_memory = np.empty(((b1 - b0) * slots, weights.gates.shape[0]), np.float32)
+    gate_memory = np.empty(((b1 - b0) * slots, saved.gates.shape[3]), np.float32)
     for t in range(steps):
         memory = borrow(rows_of(saved.memories[t], b0, b1), scratch_memory)  # [(b1 - b0) * S, D]
         tanh_memory = borrow(rows_of(saved.tanh_memories[t], b0, b1), scratch_tanh)
@@ -37,7 +37,7 @@ def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, s
 
         projected = borrow(rows_of(saved.qkv[t], b0, b1), scratch_qkv)
         residual = borrow(rows_of(saved.hidden[0, t], b0, b1), scratch_residual)
-        linear(rows_of(saved.memories[t], b0, b1), weights.qkv, projected)
+        multiply(rows_of(saved.memories[t], b0, b1), weights.qkv, projected, False)
         for b in range(b0, b1):
             part = slice((b - b0) * slots, (b - b0 + 1) * slots)
             _project(t, b, inputs, weights, saved, projected[part], scratch_row, normal)
@@ -46,10 +46,7 @@ def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, s
         keep(residual, rows_of(saved.hidden[0, t], b0, b1))
         _mlp(t, b0, b1, weights, saved, mixed)
 
-        if weights.gates.shape[0] > 2:
-            linear(tanh_memory, weights.gates, gate_memory)
-        elif weights.gates.shape[0] == 2:
-            linear_of_two(tanh_memory, weights.gates, gate_memory)
+        multiply(tanh_memory, weights.gates, gate_memory, False)
         for b in range(b0, b1):
             part = slice((b - b0) * slots, (b - b0 + 1) * slots)
             _open_gates(gate_memory[part], inputs.gates[t, b], saved.gates[t, b])
@@ -113,12 +110,12 @@ def _mlp(t: int, b0: int, b1: int, weights: Any, saved: Any, mixed: Any) -> None
     last = len(weights.mlp) - 1
     for layer in range(last):
         target, bias = borrow(rows_of(saved.hidden[layer + 1, t], b0, b1), mixed), weights.mlp_bias[layer]
-        linear(rows_of(saved.hidden[layer, t], b0, b1), weights.mlp[layer], target)
+        multiply(rows_of(saved.hidden[layer, t], b0, b1), weights.mlp[layer], target, False)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
                 target[r, d] = max(target[r, d] + bias[d], np.float32(0))
         keep(target, rows_of(saved.hidden[layer + 1, t], b0, b1))
-    linear(rows_of(saved.hidden[last, t], b0, b1), weights.mlp[last], mixed)
+    multiply(rows_of(saved.hidden[last, t], b0, b1), weights.mlp[last], mixed, False)
 
 
 @compiled
