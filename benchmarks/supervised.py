@@ -13,19 +13,24 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import train
 from rmc_rl.figures import learning_curve, save
 from rmc_rl.run_folder import RunFolder, write_text
+from rmc_rl.tasks.config import TaskRun
 from rmc_rl.tasks.figures import curves
-from rmc_rl.tasks.learner import load_run
+from rmc_rl.tasks.learner import TaskLearner, load_run
 
 RUNS = Path("runs", "supervised")
 ALL_CORES = {"RMC": ["--core=rmc"], "LSTM": ["--core=lstm"], "DNC": ["--core=dnc"]}
 RMC_AND_LSTM = {name: ALL_CORES[name] for name in ("RMC", "LSTM")}
+RMC_ALONE = {"RMC": ALL_CORES["RMC"]}
+NO_OTHER_LIMIT = 10**9
+"""Updates: it is the time that ends a run."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class Table:
 
 TABLES = {
     "copy": Table("copy", 3),
-    "reverse": Table("reverse", 3),
-    "double": Table("double", 6),
+    "reverse": Table("reverse", 3, RMC_ALONE),
+    "double": Table("double", 6, RMC_ALONE),
     "addition": Table("addition", 10),
     "decoding": Table("addition", 10, {"nothing": [], "the symbol before": ["--task.kwargs.teacher_forcing=true"]}),
     "nth_farthest_small": Table("nth_farthest_small", 8, seeds=(0, 1, 2)),
@@ -76,8 +81,14 @@ class Run:
         """Of `train.py`, for a new run."""
         table = TABLES[self.table]
         config = Path("configs", "tasks", f"{table.config}.yaml")
-        settings = [f"--cpu_minutes={self.minutes:g}", f"--seed={self.seed}", f"--name={RUNS.name}/{self.name}"]
-        return [f"--config={config}", *table.rows[self.row], *settings]
+        limits = [f"--cpu_minutes={self.minutes:g}", f"--updates={NO_OTHER_LIMIT}"]
+        return [
+            f"--config={config}",
+            *table.rows[self.row],
+            *limits,
+            f"--seed={self.seed}",
+            f"--name={RUNS.name}/{self.name}",
+        ]
 
     @property
     def is_done(self) -> bool:
@@ -89,6 +100,11 @@ class Run:
             return train.main([f"--resume={self.folder.path}"])
         shutil.rmtree(self.folder.path, ignore_errors=True)  # stopped before its first checkpoint
         return train.main(self.arguments)
+
+    def compile(self) -> None:
+        """Make one update that is thrown away: what it compiles shall not count as training."""
+        with suppress(ValueError, TypeError, OSError):  # of illegal settings, which `train.py` then refuses
+            TaskLearner.make(cast(TaskRun, train.parse(self.arguments)[0])).update()
 
     def result(self) -> dict[str, Any]:
         """Its row of the table."""
@@ -180,6 +196,7 @@ def make(name: str, runs: Sequence[Run], output: Path, is_wanted: Callable[[Run]
     for run in runs:
         if not is_wanted(run) or run.is_done:
             continue
+        run.compile()
         code = run.make()
         if code != 0:
             return code

@@ -29,6 +29,7 @@ HAS_BF16 = _has_avx512 and bool(_features.get("avx512bf16"))
 """Whether the processor multiplies bfloat16 and sums in float32, by vectors."""
 _has_fma = not _is_x86 or bool(_features.get("fma"))
 
+
 class _BFloat(ir.Type):  # type: ignore[misc]
     """LLVM's bfloat16, which llvmlite has no name for."""
 
