@@ -10,9 +10,10 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
+cgutils: Any = numba_cgutils
 _features: Any = llvm.get_host_cpu_features()
 _has_avx512 = bool(_features.get("avx512f"))
 _is_x86 = "sse2" in _features
@@ -28,6 +29,7 @@ ROWS = 4 if _is_x86 and not _has_avx512 else 8
 HAS_BF16 = _has_avx512 and bool(_features.get("avx512bf16"))
 """Whether the processor multiplies bfloat16 and sums in float32, by vectors."""
 _has_fma = not _is_x86 or bool(_features.get("fma"))
+
 
 class _BFloat(ir.Type):  # type: ignore[misc]
     """LLVM's bfloat16, which llvmlite has no name for."""
