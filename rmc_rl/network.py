@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .cores import State, make_core
 from .cores.core import check_positive
+from .cores.linear import Linear
 from .encoders import make_encoder
 
 Precision = Literal["fp32", "bf16"]
@@ -64,10 +65,10 @@ class RecurrentActorCritic(nn.Module):
         self.precision = precision
         self.observation_space, self.action_space = observation_space, action_space
         self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
-        self.embedding = nn.Linear(self.encoder.features_dim, embedding_size)
+        self.embedding = Linear(self.encoder.features_dim, embedding_size)
         self.core = make_core(core, embedding_size, **core_kwargs or {})
         self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
-        self.value_head = nn.Linear(self.core.output_size, 1)
+        self.value_head = Linear(self.core.output_size, 1)
         self._initialize()
 
     def initial_state(self, batch_size: int) -> State:
@@ -167,5 +168,6 @@ def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.L
     distribution = make_proba_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):
         head, log_std = distribution.proba_distribution_net(input_size)
-        return cast(nn.Linear, head), log_std
-    return cast(nn.Linear, distribution.proba_distribution_net(input_size)), None
+        return Linear(input_size, cast(nn.Linear, head).out_features), log_std
+    head = cast(nn.Linear, distribution.proba_distribution_net(input_size))
+    return Linear(input_size, head.out_features), None

@@ -45,7 +45,8 @@ def _offer() -> bool:
 
 
 _library = _find()
-IS_FAST: bool = _offer() and bool(llvm.get_host_cpu_features().get("amx-bf16"))
+AVAILABLE = _offer()
+IS_FAST: bool = AVAILABLE and bool(llvm.get_host_cpu_features().get("amx-bf16"))
 """Whether the processor multiplies whole matrices of bfloat16 (AMX), as the library then does."""
 
 

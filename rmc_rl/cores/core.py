@@ -87,7 +87,8 @@ class Core(nn.Module, ABC):
         """Which way `unroll` goes for these tensors.
 
         `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU.
-        `"fused, bf16"`: the same within `torch.autocast("cpu")` on a processor made for it; matrix products have bfloat16 operands and float32 sums, and all else is float32.
+        `"fused, bf16"`: the same within `torch.autocast("cpu")` on a processor made for it; matrix products have
+        bfloat16 operands and float32 sums, and all else is float32.
         `"loop"`: step by step, for everything else.
         """
         return "loop"

@@ -122,7 +122,7 @@ class FusedGRU(torch.autograd.Function):
         grad_h = torch.zeros(h.shape)
         grad_gates, grad_from_input = torch.empty(2, *saved.gates.shape)  # each [T, B, 3 H]
         inputs = array(grad_outputs), array(starts), backward_operand(core.cell.weight_hh, ctx.precision), saved
-        written = grad_h.numpy(), grad_gates.numpy(), grad_from_input.numpy()
+        written = grad_h.numpy(), grad_gates.numpy(), grad_from_input.numpy(), empty(*h.shape)
         in_parts(len(h), lambda b0, b1: kernels.gru_backward(b0, b1, *inputs, *written))
         grad_x = input_gradient(grad_from_input, core.cell.weight_ih, ctx.precision)
         weight_ih, bias_ih = layer_gradients(grad_from_input, x, ctx.precision)

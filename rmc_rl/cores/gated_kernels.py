@@ -145,9 +145,12 @@ def gru_backward(
     grad_h: Any,
     grad_gates: Any,
     grad_from_input: Any,
+    kept: Any,
 ) -> None:
-    """grad_gates, grad_from_input [T, B, 3 H]: of the state's and the input's part; grad_h [B, H] as for the LSTM."""
-    kept = np.empty((b1 - b0, grad_h.shape[1]), np.float32)
+    """grad_gates, grad_from_input [T, B, 3 H]: of the state's and the input's part; grad_h [B, H] as for the LSTM.
+
+    kept [B, H] is scratch.
+    """
     for t in range(starts.shape[0] - 1, -1, -1):
         for b in range(b0, b1):
             _add(grad_outputs[t, b], grad_h[b])
@@ -158,14 +161,14 @@ def gru_backward(
                 saved.inner[t, b],
                 grad_gates[t, b],
                 grad_from_input[t, b],
-                kept[b - b0],
+                kept[b],
             )
         multiply(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
         for b in range(b0, b1):
             if starts[t, b]:
                 grad_h[b] = np.float32(0)
             else:
-                _add(kept[b - b0], grad_h[b])
+                _add(kept[b], grad_h[b])
 
 
 @compiled

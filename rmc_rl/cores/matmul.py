@@ -1,7 +1,7 @@
 """Matrix products for compiled code: x @ M, and the sum of outer products that a weight's gradient is.
 
 M comes as an *operand*, made by `products.operand`, whose form says how to multiply:
-- float32 [panels, inner, COLUMNS]: M [inner, columns] in parts of COLUMNS, with zeros at the end; multiplied in `tiles`.
+- float32 [panels, inner, COLUMNS]: M [inner, columns] in parts of COLUMNS, zeros at the end; multiplied in `tiles`.
 - bfloat16 [panels, inner / 2, COLUMNS * 2]: the same, with every two numbers of a column side by side.
 - bfloat16 [inner, columns]: M itself, for the library (`blas`).
 x is rounded to bfloat16 for the last two, where it is not so already. Sums and results are float32. All arrays are
@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import overload
 
 from .blas import BF16_GEMM
-from .compilation import compiled
+from .compilation import compiled, compiled_with_memory
 from .storage import rounded, value
 from .tiles import COLUMNS, ROWS, TILES
 
@@ -27,7 +27,7 @@ _full, _four, _two, _one = (TILES[rows] for rows in (ROWS, 4, 2, 1))
 _bf16_gemm: Any = types.ExternalFunction(BF16_GEMM, types.void(*[types.uintp] * 13))
 
 
-@compiled
+@compiled_with_memory
 def multiply(x: Any, operand: Any, out: Any, accumulate: bool) -> None:
     """out [R, columns] = x [R, inner] @ M, added to what is there if `accumulate`."""
     _multiply_by_form(x, operand, out, accumulate)
@@ -50,34 +50,37 @@ def _multiply(x: Any, operand: Any, out: Any, accumulate: Any) -> Any:
     return in_pairs
 
 
-def _in_bf16(x: Any, width: int) -> Any:
+@compiled_with_memory
+def _rounded(x: Any, width: int) -> Any:
     """x [R, W] in bfloat16 [R, width], with zeros at the end."""
+    out = np.zeros((x.shape[0], width), np.uint16)
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[r, i] = rounded(value(x[r, i]))
+    return out
+
+
+def _in_bf16(x: Any, width: int) -> Any:
+    """The same, but x itself where it is so already."""
 
 
 @overload(_in_bf16, strict=False)
-def _in_bf16_compiled(x: Any, width: Any) -> Any:
-    def rounded_copy(x: Any, width: Any) -> Any:
-        out = np.zeros((x.shape[0], width), np.uint16)
-        for r in range(x.shape[0]):
-            for i in range(x.shape[1]):
-                out[r, i] = rounded(value(x[r, i]))
-        return out
-
+def _in_bf16_by_type(x: Any, width: Any) -> Any:
     if isinstance(x.dtype, types.Float):
-        return rounded_copy
-    return lambda x, width: x if x.shape[1] == width else rounded_copy(x, width)
+        return lambda x, width: _rounded(x, width)
+    return lambda x, width: x if x.shape[1] == width else _rounded(x, width)
 
 
 # --- In tiles --------------------------------------------------------------------------------------------------------
 
 
-@compiled
+@compiled_with_memory
 def _multiply_in_tiles(x: Any, operand: Any, out: Any, accumulate: Any) -> None:
     stride = x.shape[1] * x.itemsize
     _panels(x.ctypes.data, ROWS * stride, stride, 4, operand, operand.shape[1], out, accumulate)
 
 
-@compiled
+@compiled_with_memory
 def _panels(
     x: int, block_stride: int, row_stride: int, step_stride: int, packed: Any, steps: int, out: Any, accumulate: bool
 ) -> None:
@@ -119,7 +122,7 @@ def _panel(
         _one(form, x, row_stride, step_stride, packed, steps, out, out_stride, accumulate)
 
 
-@compiled
+@compiled_with_memory
 def add_outer_products(grad: Any, x: Any, o0: int, o1: int, form: Any, out: Any, sums: Any) -> None:
     """Rows [o0, o1) of out [O, I] += grad [R, O]^T @ x [R, I], and of sums [O] += the sum of grad's rows.
 
@@ -215,7 +218,7 @@ def _lay_out_by_form(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> Any:
 # --- In the library --------------------------------------------------------------------------------------------------
 
 
-@compiled
+@compiled_with_memory
 def _multiply_in_library(x: Any, operand: Any, out: Any, accumulate: bool) -> None:
     inner, columns = operand.shape
     # BLAS counts by columns, so that it sees every matrix transposed: out^T = M^T @ x^T.
@@ -223,7 +226,7 @@ def _multiply_in_library(x: Any, operand: Any, out: Any, accumulate: bool) -> No
     _gemm(np.array([ord("N"), ord("N")], np.uint8), sizes, operand, _in_bf16(x, inner), out, accumulate)
 
 
-@compiled
+@compiled_with_memory
 def add_outer_products_in_library(grad: Any, x: Any, out: Any) -> None:
     """out [O, I] += grad [R, O]^T @ x [R, I], both in bfloat16."""
     outputs, inputs = out.shape
@@ -232,7 +235,7 @@ def add_outer_products_in_library(grad: Any, x: Any, out: Any) -> None:
 
 
 # Arrays whose addresses are taken are arguments: they live until the call is over.
-@compiled
+@compiled_with_memory
 def _gemm(letters: Any, sizes: Any, a: Any, b: Any, out: Any, accumulate: bool) -> None:
     """BLAS's gemm: out = op(a) @ op(b), or added to out; sizes are m, n, k, lda, ldb, ldc."""
     factors = np.array([1, 1 if accumulate else 0], np.float32)

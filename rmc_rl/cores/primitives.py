@@ -162,8 +162,8 @@ def _add_scaled(factor: Any, x: Any, i: Any, out: Any, j: Any, count: Any) -> No
 
 
 @compiled
-def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, heads: int, key: int) -> None:
-    """grad [S, D] of what `attend` gave -> grad_qkv [N, Q]."""
+def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, grad_weights: Any, heads: int, key: int) -> None:
+    """grad [S, D] of what `attend` gave -> grad_qkv [N, Q]; grad_weights [N] is scratch."""
     rows, slots, total = np.uintp(qkv.shape[0]), np.uintp(weights.shape[1]), np.uintp(qkv.shape[1])
     width, key_size = total // np.uintp(heads), np.uintp(key)
     size = width - key_size - key_size
@@ -171,7 +171,6 @@ def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, heads: int
     grad_x = grad_qkv.reshape(grad_qkv.size)
     scale = np.float32(1) / np.sqrt(np.float32(key))
     grad_x[:] = np.float32(0)
-    grad_weights = np.empty(rows, np.float32)
     for h in range(np.uintp(heads)):
         q, k, v = h * width, h * width + key_size, h * width + key_size + key_size
         for i in range(slots):

@@ -35,13 +35,14 @@ def backward_operand(weight: Tensor, precision: Precision) -> NDArray[np.generic
 def _operand(matrix: Tensor, precision: Precision) -> NDArray[np.generic]:
     """A matrix [inner, columns] in the form that `matmul` describes."""
     if precision == "bf16" and blas.IS_FAST:
-        return _bits(matrix).contiguous().numpy()
+        return array(_bits(matrix))
     inner, columns = matrix.shape
-    matrix = F.pad(matrix, (0, -columns % COLUMNS, 0, inner % 2 if precision == "bf16" else 0))
+    panels = -(-columns // COLUMNS)
+    matrix = F.pad(matrix, (0, -columns % COLUMNS, 0, inner % 2 if precision == "bf16" else 0)).contiguous()
     if precision == "fp32":
-        return matrix.unflatten(1, (-1, COLUMNS)).transpose(0, 1).contiguous().numpy()  # [panels, inner, COLUMNS]
-    pairs = _bits(matrix).unflatten(1, (-1, COLUMNS)).unflatten(0, (-1, 2))  # [inner / 2, 2, panels, COLUMNS]
-    return pairs.permute(2, 0, 3, 1).flatten(2).contiguous().numpy()
+        return array(matrix.view(inner, panels, COLUMNS).transpose(0, 1))  # [panels, inner, COLUMNS]
+    pairs = _bits(matrix).view(len(matrix) // 2, 2, panels, COLUMNS)  # [inner / 2, 2, panels, COLUMNS]
+    return array(pairs.permute(2, 0, 3, 1).flatten(2))
 
 
 def _bits(matrix: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
+from .compilation import compiled_in_place, compiled_with_memory
 
 
 class Inputs(NamedTuple):
@@ -77,13 +77,13 @@ class NormGradients(NamedTuple):
     mlp_beta: Any  # [D]
 
 
-@compiled
+@compiled_in_place
 def rows_of(array: Any, b0: int, b1: int) -> Any:
     """[B, S, W] -> [(b1 - b0) * S, W], the same memory."""
     return array[b0:b1].reshape((b1 - b0) * array.shape[1], array.shape[2])
 
 
-@compiled
+@compiled_with_memory
 def scratch_for(array: Any, b0: int, b1: int) -> Any:
     """Where `borrow` may send what is to be stored in `rows_of` an array [T, B, S, W]; empty if it will not."""
     count = 0 if array.itemsize == 4 else (b1 - b0) * array.shape[2]

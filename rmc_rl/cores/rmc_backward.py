@@ -1,17 +1,28 @@
 """The gradient of the Relational Memory Core's unroll, compiled: back through time once, over rows [b0, b1)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
+from .compilation import compiled, compiled_with_memory
 from .matmul import multiply
 from .primitives import attend_backward, layer_norm_backward, scale_and_shift, tanh
 from .rmc_arrays import rows_of, scratch_for
 from .storage import borrow, keep, store, value
 
 
-@compiled
+class Scratch(NamedTuple):
+    """Memory for a step."""
+
+    normal: Any  # [N, Q], normalised queries, keys and values
+    grad_normal: Any  # [N, Q]
+    grad_weights: Any  # [N], of one slot's attention
+    grad_mixed: Any  # [rows, D], of the MLP's input
+    grad_tanh: Any  # [rows, D]
+    rows: Any  # [rows, D]; empty where `borrow` gives the place where it is to be stored
+
+
+@compiled_with_memory
 def backward(
     b0: int,
     b1: int,
@@ -27,48 +38,77 @@ def backward(
 ) -> None:
     """From grad_outputs [T, B, S, D] write `grads` and grad_memory [B, S, D], and add to `norm_grads`."""
     steps, _, slots, size = grad_outputs.shape
-    normal = np.empty((slots + 1, saved.qkv.shape[3]), np.float32)
-    grad_normal = np.empty((slots + 1, saved.qkv.shape[3]), np.float32)
-    grad_mixed = np.empty(((b1 - b0) * slots, size), np.float32)
-    grad_tanh = np.empty(((b1 - b0) * slots, size), np.float32)
-    scratch = scratch_for(grads.mlp[0], b0, b1)
+    scratch = Scratch(
+        normal=np.empty((slots + 1, saved.qkv.shape[3]), np.float32),
+        grad_normal=np.empty((slots + 1, saved.qkv.shape[3]), np.float32),
+        grad_weights=np.empty(slots + 1, np.float32),
+        grad_mixed=np.empty(((b1 - b0) * slots, size), np.float32),
+        grad_tanh=np.empty(((b1 - b0) * slots, size), np.float32),
+        rows=scratch_for(grads.mlp[0], b0, b1),
+    )
     carried = rows_of(grad_memory, b0, b1)  # the gradient of the memory after step t, then of that before it
     carried[:] = np.float32(0)
-    last = len(weights.mlp) - 1
     for t in range(steps - 1, -1, -1):
-        grad_candidates = borrow(rows_of(grads.mlp[last, t], b0, b1), scratch)
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _update_backward(t, b, grad_outputs[t, b], weights, saved, carried[part], grad_candidates[part], grads)
-            layer_norm_backward(
-                grad_candidates[part],
-                saved.candidates[t, b],
-                saved.candidate_scales[t, b],
-                weights.mlp_gamma,
-                norm_grads.mlp_gamma,
-                norm_grads.mlp_beta,
-            )
-        keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
-        grad_mixed[:] = grad_candidates
-        _mlp_backward(t, b0, b1, weights, saved, grads, scratch)
-        multiply(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], grad_mixed, True)
+        _step_backward(t, b0, b1, heads, key, starts, weights, saved, grad_outputs, carried, grads, norm_grads, scratch)
 
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _add_attended_backward(t, b, grad_mixed[part], carried[part], weights, saved, norm_grads)
-            input_row = saved.qkv_input[t, b].reshape(1, normal.shape[1])
-            scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, normal[:slots])
-            scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
-            attend_backward(grad_mixed[part], normal, saved.attention[t, b], grad_normal, heads, key)
-            _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
-        multiply(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
 
-        if grads.gates.shape[3] > 0:
-            multiply(rows_of(grads.gates[t], b0, b1), weights.gates, grad_tanh, False)
-            _add_through_tanh(grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
-        for b in range(b0, b1):
-            if starts[t, b]:
-                grad_memory[b] = np.float32(0)
+@compiled
+def _step_backward(
+    t: int,
+    b0: int,
+    b1: int,
+    heads: int,
+    key: int,
+    starts: Any,
+    weights: Any,
+    saved: Any,
+    grad_outputs: Any,
+    carried: Any,
+    grads: Any,
+    norm_grads: Any,
+    scratch: Any,
+) -> None:
+    slots, last = grad_outputs.shape[2], len(weights.mlp) - 1
+    grad_candidates = borrow(rows_of(grads.mlp[last, t], b0, b1), scratch.rows)
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _update_backward(t, b, grad_outputs[t, b], weights, saved, carried[part], grad_candidates[part], grads)
+        layer_norm_backward(
+            grad_candidates[part],
+            saved.candidates[t, b],
+            saved.candidate_scales[t, b],
+            weights.mlp_gamma,
+            norm_grads.mlp_gamma,
+            norm_grads.mlp_beta,
+        )
+    keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
+    store(grad_candidates, scratch.grad_mixed)
+    _mlp_backward(t, b0, b1, weights, saved, grads, scratch.rows)
+    multiply(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], scratch.grad_mixed, True)
+
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _add_attended_backward(t, b, scratch.grad_mixed[part], carried[part], weights, saved, norm_grads)
+        _attend_backward(t, b, scratch.grad_mixed[part], weights, saved, scratch, heads, key)
+        _project_backward(t, b, scratch.grad_normal, weights, saved, grads, norm_grads)
+    multiply(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
+
+    if grads.gates.shape[3] > 0:
+        multiply(rows_of(grads.gates[t], b0, b1), weights.gates, scratch.grad_tanh, False)
+        _add_through_tanh(scratch.grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
+    for b in range(b0, b1):
+        if starts[t, b]:
+            carried[(b - b0) * slots : (b - b0 + 1) * slots] = np.float32(0)
+
+
+@compiled
+def _attend_backward(t: int, b: int, grad: Any, weights: Any, saved: Any, scratch: Any, heads: int, key: int) -> None:
+    """From the gradient of what was gathered [S, D], that of all rows' queries, keys and values, `grad_normal`."""
+    slots, width = saved.qkv.shape[2], saved.qkv.shape[3]
+    input_row = saved.qkv_input[t, b].reshape(1, width)
+    scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, scratch.normal[:slots])
+    scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, scratch.normal[slots:])
+    attend_backward(grad, scratch.normal, saved.attention[t, b], scratch.grad_normal, scratch.grad_weights, heads, key)
 
 
 @compiled

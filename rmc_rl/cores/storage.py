@@ -97,7 +97,9 @@ def _store(rows: Any, array: Any) -> Any:
     if isinstance(array.dtype, types.Float):
 
         def copy(rows: Any, array: Any) -> None:
-            array[:] = rows
+            for r in range(rows.shape[0]):
+                for i in range(rows.shape[1]):
+                    array[r, i] = rows[r, i]
 
         return copy
     return lambda rows, array: round_to(rows, array)

@@ -10,9 +10,10 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
+cgutils: Any = numba_cgutils
 _features: Any = llvm.get_host_cpu_features()
 _has_avx512 = bool(_features.get("avx512f"))
 _is_x86 = "sse2" in _features

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmc_rl.cores import GRU, LSTM, RelationalMemory, native, primitives, storage, unchanged_weights
+from rmc_rl.cores import GRU, LSTM, RelationalMemory, blas, native, primitives, storage, unchanged_weights
 from rmc_rl.cores.native import Loan
 
 # A layer norm of two or three numbers is close to a step: its gradients say nothing of precision.
@@ -189,6 +189,17 @@ def test_bf16_is_as_precise_as_autocast(kind, configuration):
     fused, usual = (torch.stack(found).median(dim=0).values for found in zip(*errors, strict=True))
     assert fused.mean() <= usual.mean()
     assert (fused <= 2 * usual).all(), f"{fused} against {usual}"
+
+
+@pytest.mark.skipif(not blas.AVAILABLE, reason="torch's library offers no product of bfloat16 here")
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_bf16_in_the_library_is_as_precise_as_autocast(kind, monkeypatch):
+    """What processors with matrix units do, on any processor."""
+    monkeypatch.setattr(blas, "IS_FAST", True)
+    monkeypatch.setattr(native, "BF16_IS_FAST", True)
+    errors = [_bf16_errors(_core({"input_size": 7, "hidden_size": 19}, seed, kind), 6, 33, seed) for seed in range(10)]
+    fused, usual = (torch.stack(found).median(dim=0).values for found in zip(*errors, strict=True))
+    assert fused.mean() <= usual.mean()
 
 
 @needs_bf16
