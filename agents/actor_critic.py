@@ -163,7 +163,7 @@ class ActorCritic(BaseAlgorithm):
                 callback.on_rollout_end()
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self._update_learning_rate(self.learner.optimizer)
-                metrics = self.learner.update(trajectory)
+                metrics = self.learner.update(trajectory, source.recording)
                 source.updated()
                 self._n_updates += 1
                 if self._n_updates % log_interval == 0:

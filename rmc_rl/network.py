@@ -1,5 +1,6 @@
 """The recurrent actor-critic network: encoder, core and heads. Every policy and algorithm here wraps this one."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, cast
 
@@ -10,7 +11,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution, Dis
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
-from .cores import State, make_core
+from .cores import Recording, State, make_core
 from .cores.core import check_positive
 from .cores.linear import Linear
 from .encoders import make_encoder
@@ -74,29 +75,52 @@ class RecurrentActorCritic(nn.Module):
     def initial_state(self, batch_size: int) -> State:
         return self.core.initial_state(batch_size)
 
-    def forward(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        """Where `step` keeps so many steps for `forward`, as `Core.record`."""
+        with self._autocast(next(self.parameters()).device):
+            return self.core.record(num_steps, batch_size)
+
+    def forward(
+        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+    ) -> tuple[NetworkOutput, State]:
         """Unroll over T steps.
 
         Args:
             observations: raw observations of the space, each part [T, B, ...].
             state: the core's state before step 0, leaves [B, ...].
             starts: bool [T, B], whether the step begins an episode.
+            recording: where `step` has kept the core's part of these very steps, with these weights.
 
         Returns:
             the heads' outputs at every step, and the state after the last.
         """
+        return self._forward(observations, state, starts, (recording or self.core).unroll)
+
+    def step(
+        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+    ) -> tuple[NetworkOutput, State]:
+        """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B].
+
+        With a recording, the step is its next one.
+        """
+        run = recording.step if recording else self.core.unroll
+        output, state = self._forward(add_time(observations), state, starts.unsqueeze(0), run)
+        return NetworkOutput(output.policy[0], output.value[0]), state
+
+    def _forward(
+        self,
+        observations: Observation,
+        state: State,
+        starts: Tensor,
+        unroll: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
+    ) -> tuple[NetworkOutput, State]:
         num_steps, batch_size = starts.shape
         with self._autocast(starts.device):
             x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
-            outputs, next_state = self.core.unroll(x, state, starts)  # [T, B, O]
+            outputs, next_state = unroll(x, state, starts)  # [T, B, O]
         outputs = outputs.to(self.value_head.weight.dtype)
         state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))
         return NetworkOutput(self.policy_head(outputs), self.value_head(outputs).squeeze(-1)), state
-
-    def step(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
-        """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B]."""
-        output, state = self(add_time(observations), state, starts.unsqueeze(0))
-        return NetworkOutput(output.policy[0], output.value[0]), state
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""

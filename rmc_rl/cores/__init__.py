@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .core import Core, IdentityCore, State, reset_state, unchanged_weights
+from .core import Core, IdentityCore, Recording, State, reset_state, unchanged_weights
 from .deep_lstm import DeepLSTM
 from .dnc import DNC
 from .gru import GRU
@@ -17,6 +17,7 @@ __all__ = [
     "Core",
     "DeepLSTM",
     "IdentityCore",
+    "Recording",
     "RelationalMemory",
     "State",
     "make_core",

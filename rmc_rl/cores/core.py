@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,22 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
 UnrollPath = Literal["fused", "fused, bf16", "loop"]
+
+
+class Recording(Protocol):
+    """The steps of an unroll, taken one by one, and kept: what an actor has computed, its learner need not.
+
+    Made by `Core.record`. No weight may change between the first step and the gradient of `unroll`.
+    """
+
+    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """The core's `unroll` over the next step, without a gradient: x [1, B, input_size], starts bool [1, B]."""
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """The core's `unroll` over all steps, with its gradient, from what `step` has kept.
+
+        x, starts and the state before step 0 are to be those of the steps.
+        """
 
 
 _kept: ContextVar[dict[Hashable, Any] | None] = ContextVar("_kept", default=None)
@@ -82,6 +98,13 @@ class Core(nn.Module, ABC):
             outputs [T, B, output_size] and the state after the last step.
         """
         return self.unroll_loop(x, state, starts)
+
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        """Where an unroll of so many steps can be taken step by step and kept; None if this core cannot, or not here.
+
+        Only an unroll that would be fused can.
+        """
+        return None
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """Which way `unroll` goes for these tensors.

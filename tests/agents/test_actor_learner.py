@@ -16,6 +16,7 @@ from agents import A2C
 from agents.actor import Actor
 from agents.hyperparameters import Hyperparameters
 from agents.learner import Learner
+from agents.sources import LockStep
 from agents.trajectory import Trajectory
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.vec_env import make_vec_env
@@ -574,3 +575,31 @@ def test_the_part_of_a_dict_is_named(key: str) -> None:
     actor.observation[key][2] = np.nan
     with pytest.raises(FloatingPointError, match=rf"environment 2: observation\['{key}'\]"):
         unroll(actor)
+
+
+@every_core
+def test_the_learner_takes_over_what_the_actor_has_computed(core: str) -> None:
+    """A batch that is one unroll is recorded, if the core can, and what is learned changes by round-off only."""
+    (with_it, learner), (without, other_learner) = (build(core) for _ in range(2))
+    source = LockStep(with_it, BATCH)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        recorded = source.batch(go_on)
+        torch.manual_seed(seed)
+        plain = unroll(without)
+        assert recorded is not None
+        torch.testing.assert_close(recorded.rewards, plain.rewards)
+        assert (source.recording is not None) == (core != "identity")
+        learner.update(recorded, source.recording)
+        source.updated()
+        assert source.recording is None, "the parameters have changed"
+        other_learner.update(plain)
+    for one, other in zip(with_it.network.parameters(), without.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2 * BATCH])
+def test_batches_that_are_not_one_unroll_are_not_recorded(batch_size: int) -> None:
+    source = LockStep(build("lstm")[0], batch_size)
+    assert source.batch(go_on) is not None
+    assert source.recording is None
