@@ -99,8 +99,8 @@ def test_coordinates_follow_the_module_and_are_no_weights() -> None:
         ((5, 2, 1), r"got 5 x 2 \(channels last\)"),
         ((3, 41, 40), r"got 41 x 40 \(channels first\)"),
         ((84, 84, 3), r"got 84 x 84 \(channels last\)"),
-        ((5, 5), r"GridEncoder takes a Box of three dimensions, got Box"),
-        ((2, 5, 5, 3), r"GridEncoder takes a Box of three dimensions, got Box"),
+        ((5, 5), r"GridEncoder takes images, a Box of three dimensions, got Box"),
+        ((2, 5, 5, 3), r"GridEncoder takes images, a Box of three dimensions, got Box"),
     ],
 )
 def test_other_sizes_are_rejected(shape: tuple[int, ...], message: str) -> None:
@@ -205,11 +205,13 @@ def test_other_spaces_are_rejected(space: spaces.Space[Any]) -> None:
 
 
 def test_unknown_names_and_arguments_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"encoder must be one of \['auto', 'grid', 'flat'\], got 'cnn'"):
+    with pytest.raises(
+        ValueError, match=r"encoder must be one of \['auto', 'grid', 'nature', 'resnet', 'flat'\], got 'cnn'"
+    ):
         make_encoder(image(5, 5, 6), "cnn")
     with pytest.raises(TypeError, match="kernels"):
         make_encoder(image(5, 5, 6), kernels=3)
-    with pytest.raises(ValueError, match="GridEncoder takes a Box of three dimensions"):
+    with pytest.raises(ValueError, match="GridEncoder takes images, a Box of three dimensions"):
         make_encoder(spaces.Discrete(3), "grid")
 
 
