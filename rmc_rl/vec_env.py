@@ -53,9 +53,7 @@ def make_vec_env(
         if previous_action_reward:
             raise ValueError("previous_action_reward must be False for a VecEnv: wrap its environments before")
         if not has_mask(envs.observation_space) and envs.has_attr("action_masks"):
-            raise ValueError(
-                "env must have its action_masks observed in a VecEnv: wrap its environments in ActionMasks"
-            )
+            raise ValueError("env has action_masks that a VecEnv does not show: wrap its environments in ActionMasks")
         vec_env = envs
     else:
         wrapped = [_with_observed(one, previous_action_reward) for one in envs]

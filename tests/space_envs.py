@@ -1,5 +1,6 @@
 """Environments with every kind of observation and of action, and with masks."""
 
+import copy
 from typing import Any
 
 import gymnasium as gym
@@ -42,7 +43,8 @@ class Anything(gym.Env[Any, Any]):
     """Observations drawn from their space; takes no action that is not of its own; 3 steps, ended in either way."""
 
     def __init__(self, observations: str, actions: str) -> None:
-        self.observation_space, self.action_space = OBSERVATIONS[observations], ACTIONS[actions]
+        self.observation_space = copy.deepcopy(OBSERVATIONS[observations])  # with random numbers of its own
+        self.action_space = ACTIONS[actions]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -58,26 +60,42 @@ class Anything(gym.Env[Any, Any]):
         return self.observation_space.sample(), 1.0, ended and not self.truncates, ended and self.truncates, {}
 
 
-class Masked(Anything):
-    """The same with a mask, drawn anew at every step, against which no action may go."""
+class Informed(Anything):
+    """The same with a mask in its info, drawn anew at every step, against which no action may go."""
+
+    key = "action_masks"
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        start = super().reset(**kwargs)
+        observation, _ = super().reset(**kwargs)
         self._draw()
-        return start
+        return observation, {self.key: self.mask}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        sizes = choices(self.action_space)
-        columns = np.cumsum([0, *sizes[:-1]]) + np.atleast_1d(action) - getattr(self.action_space, "start", 0)
-        assert self.mask[columns].all(), (action, self.mask)
-        result = super().step(action)
+        values = np.atleast_1d(action) - getattr(self.action_space, "start", 0)
+        allowed = [part[value] for part, value in zip(self._parts(), values.astype(int), strict=True)]
+        assert all(allowed), (action, self.mask)
+        observation, reward, terminated, truncated, _ = super().step(action)
         self._draw()
-        return result
+        return observation, reward, terminated, truncated, {self.key: self.mask}
 
-    def action_masks(self) -> NDArray[np.bool_]:
-        return self.mask
+    def legal_action(self) -> Any:
+        """The first one."""
+        values = np.array([np.flatnonzero(part)[0] for part in self._parts()]) + getattr(self.action_space, "start", 0)
+        return values.reshape(self.action_space.shape).astype(self.action_space.dtype)[()]
 
     def _draw(self) -> None:
         """Half of each component's values are allowed, and one at least."""
         parts = [self.np_random.permutation(size) < (size + 1) // 2 for size in choices(self.action_space)]
         self.mask = np.concatenate(parts)
+
+    def _parts(self) -> list[NDArray[np.bool_]]:
+        return np.split(self.mask, np.cumsum(choices(self.action_space))[:-1])
+
+
+class Masked(Informed):
+    """The same with a method instead."""
+
+    key = "nothing"
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        return self.mask
