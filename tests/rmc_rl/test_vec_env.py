@@ -351,7 +351,10 @@ class Nested(Draw):
         (lambda: make_vec_env(dummy(), env_kwargs={"a": 1}), r"env_kwargs must be empty .* got \{'a': 1\}"),
         (lambda: make_vec_env(dummy(), previous_action_reward=True), "previous_action_reward must be False"),
         (lambda: make_vec_env(sync(mode=NEXT_STEP)), "got NEXT_STEP: build it with"),
-        (lambda: make_vec_env(DummyVecEnv([MASKED])), "env has action_masks, .* wrap its environments in ActionMasks"),
+        (
+            lambda: make_vec_env(DummyVecEnv([MASKED])),
+            "env has action_masks that .*: wrap its environments in ActionMasks",
+        ),
         (
             lambda: make_vec_env(VectorToVecEnv(SyncVectorEnv([MASKED], autoreset_mode=SAME_STEP))),
             "env has action_masks",
