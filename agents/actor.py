@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rmc_rl.cores import Recording, State, unchanged_weights
+from rmc_rl.masks import ACTION_MASK, check_mask
 from rmc_rl.network import NetworkOutput, Observation, RecurrentActorCritic
 from rmc_rl.policies import to_env_actions
 
@@ -76,6 +77,7 @@ class Actor:
 
         Raises:
             FloatingPointError: the environment gave an observation or a reward that is not finite.
+            ActionMaskError: it allows no action.
         """
         trajectory = trajectory or self.trajectory
         for target, leaf in zip(trajectory.initial_state, self.state, strict=True):
@@ -138,6 +140,8 @@ class Actor:
             for key, part in observation.items():
                 _check_finite(f"observation[{key!r}]", part)
                 cast(dict[str, Tensor], target)[key][t] = torch.from_numpy(part)
+            if self.network.is_masked:
+                check_mask(observation[ACTION_MASK], self.network.action_space)
         else:
             assert observation is not None, "start() comes first"
             _check_finite("observation", observation)

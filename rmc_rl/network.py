@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .cores import Recording, State, make_core
 from .cores.core import check_positive
 from .cores.linear import Linear
-from .encoders import make_encoder
+from .encoders import ResidualBlock, make_encoder
+from .masks import ACTION_MASK, has_mask, mask_policy, without_mask
 
 Precision = Literal["fp32", "bf16"]
 Observation = Tensor | dict[str, Tensor]
@@ -25,7 +26,7 @@ class NetworkOutput(NamedTuple):
     """What the heads say of every step, [T, B, ...]."""
 
     policy: Tensor
-    """[T, B, P]: parameters of the action distribution (logits; means of continuous actions)."""
+    """[T, B, P]: parameters of the action distribution (masked logits; means of continuous actions)."""
     value: Tensor
     """[T, B]: the expected discounted (scaled) return."""
 
@@ -33,8 +34,11 @@ class NetworkOutput(NamedTuple):
 class RecurrentActorCritic(nn.Module):
     """observation -> encoder -> embedding (a linear layer, ReLU) -> core -> action and value heads (linear).
 
+    The part `action_mask` of a Dict observation, if there is one, is kept from the encoder. It has the policy give what
+    it forbids the probability 0; `rmc_rl.masks.choices` says what is in it.
+
     Args:
-        observation_space: what `make_encoder` takes.
+        observation_space: what `make_encoder` takes, and a mask beside it.
         action_space: Discrete, MultiDiscrete or MultiBinary, or a Box of floats, of one dimension.
         core: a name in `rmc_rl.cores.CORES`.
         core_kwargs: arguments of that core.
@@ -65,7 +69,8 @@ class RecurrentActorCritic(nn.Module):
         super().__init__()
         self.precision = precision
         self.observation_space, self.action_space = observation_space, action_space
-        self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
+        self.is_masked = has_mask(observation_space)
+        self.encoder = make_encoder(without_mask(observation_space, action_space), encoder, **encoder_kwargs or {})
         self.embedding = Linear(self.encoder.features_dim, embedding_size)
         self.core = make_core(core, embedding_size, **core_kwargs or {})
         self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
@@ -120,7 +125,10 @@ class RecurrentActorCritic(nn.Module):
             outputs, next_state = unroll(x, state, starts)  # [T, B, O]
         outputs = outputs.to(self.value_head.weight.dtype)
         state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))
-        return NetworkOutput(self.policy_head(outputs), self.value_head(outputs).squeeze(-1)), state
+        policy = self.policy_head(outputs)  # [T, B, P]
+        if self.is_masked:
+            policy = mask_policy(policy, cast(dict[str, Tensor], observations)[ACTION_MASK], self.action_space)
+        return NetworkOutput(policy, self.value_head(outputs).squeeze(-1)), state
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""
@@ -134,6 +142,8 @@ class RecurrentActorCritic(nn.Module):
 
     def _embed(self, observations: Observation) -> Tensor:
         """observations [N, ...] -> [N, embedding]; images become floats in [0, 1], discrete values one-hot."""
+        if isinstance(observations, dict) and self.is_masked:
+            observations = {key: part for key, part in observations.items() if key != ACTION_MASK}
         prepared = preprocess_obs(_count_from_zero(observations, self.observation_space), self.observation_space)
         return torch.relu(self.embedding(self.encoder(prepared)))
 
@@ -145,6 +155,9 @@ class RecurrentActorCritic(nn.Module):
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     nn.init.orthogonal_(layer.weight, gain)
                     nn.init.zeros_(cast(Tensor, layer.bias))
+        for block in self.encoder.modules():
+            if isinstance(block, ResidualBlock):  # begins as the identity: the sum of six would be ten times as large
+                nn.init.zeros_(cast(Tensor, block.layers[-1].weight))
 
 
 def flatten_time(observations: Observation) -> Observation:
