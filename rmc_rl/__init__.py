@@ -3,9 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cores import CORES, GRU, LSTM, Core, IdentityCore, RelationalMemory, State, make_core
+    from .cores import CORES, GRU, LSTM, Core, IdentityCore, MinGRU, RelationalMemory, State, make_core, register_core
 
-__all__ = ["CORES", "GRU", "LSTM", "Core", "IdentityCore", "RelationalMemory", "State", "make_core"]
+__all__ = [
+    "CORES",
+    "GRU",
+    "LSTM",
+    "Core",
+    "IdentityCore",
+    "MinGRU",
+    "RelationalMemory",
+    "State",
+    "make_core",
+    "register_core",
+]
 
 
 def __getattr__(name: str) -> Any:
