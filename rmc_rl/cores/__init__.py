@@ -68,7 +68,8 @@ def make_core(name: str, input_size: int, **kwargs: Any) -> Core:
     """
     if name not in CORES:
         raise ValueError(
-            f"core must be one of {sorted(CORES)}, got {name!r}: rmc_rl.register_core comes first for one of your own"
+            f"core must be one of {sorted(CORES)}, got {name!r}; "
+            "register one of your own with rmc_rl.register_core first"
         )
     core = CORES[name](input_size, **kwargs)
     if name not in OURS:

@@ -13,7 +13,7 @@ BATCH = 2
 def check_class(core: Any) -> None:
     """Raise a ValueError unless `core` is a subclass of `Core` with both of its methods."""
     if not (isinstance(core, type) and issubclass(core, Core)):
-        raise ValueError(f"core must be a subclass of rmc_rl.Core, got {core!r}")
+        raise ValueError(f"core must be a subclass of rmc_rl.Core, got {' '.join(repr(core).split())}")
     if missing := sorted(core.__abstractmethods__):
         raise ValueError(f"core must define initial_state and forward, got {core.__name__} without {missing}")
 
@@ -24,7 +24,7 @@ def check_step(core: Core) -> None:
     name = type(core).__name__
     state = core.initial_state(BATCH)
     if not _is_state(state):
-        raise ValueError(f"{name}.initial_state({BATCH}) must be a tuple of tensors [{BATCH}, ...], got {_shown(state)}")
+        raise ValueError(f"{name}.initial_state(2) must be a tuple of tensors [2, ...], got {_shown(state)}")
     like = next((tensor for tensor in (*core.parameters(), *state) if tensor.is_floating_point()), torch.empty(0))
     result = core(like.new_zeros(BATCH, core.input_size), state)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], Tensor):

@@ -11,8 +11,8 @@ from .core import Core, State, UnrollPath, check_positive, reset_state
 class MinGRU(Core):
     """A GRU whose gate and candidate depend on the input alone; state (h [B, hidden],), output h.
 
-    h_t = (1 - z_t) h_{t-1} + z_t c_t, with z_t = sigmoid(W_z x_t + b_z) and c_t = W_c x_t + b_c (section 3.1); it starts
-    from zeros. Steps can be combined in any order, so that an unroll takes a logarithmic number of operations.
+    h_t = (1 - z_t) h_{t-1} + z_t c_t, with z_t = sigmoid(W_z x_t + b_z) and c_t = W_c x_t + b_c (section 3.1); it
+    starts from zeros. Steps can be joined before it is known what they start from, all of them in 2 log2 T rounds.
 
     Raises:
         ValueError: a size below 1.
