@@ -37,9 +37,9 @@ class MinGRU(Core):
         (h,) = reset_state(starts[0], self.initial_state(x.shape[1]), state)
         gate, candidate = self._gate_and_candidate(x)  # [T, B, hidden]
         # A start later on keeps nothing of what was before it: that is a reset, since the initial state is zero.
-        kept = (1 - gate).masked_fill(starts.unsqueeze(-1), 0)
+        kept = (1 - gate).masked_fill_(starts.unsqueeze(-1), 0)
         added = gate * candidate
-        added = torch.cat([(added[0] + kept[0] * h).unsqueeze(0), added[1:]])
+        added[0] += kept[0] * h
         outputs = cast(Tensor, cast(Any, _Scan).apply(kept, added))
         return outputs, (outputs[-1],)
 
