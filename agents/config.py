@@ -7,7 +7,9 @@ from typing import Any, Literal
 from .hyperparameters import Hyperparameters, ImpalaHyperparameters
 from .placement import Placement
 
-PolicyName = Literal["RMCPolicy", "LSTMPolicy", "GRUPolicy", "DeepLSTMPolicy", "DNCPolicy", "FeedForwardPolicy"]
+PolicyName = Literal[
+    "RMCPolicy", "LSTMPolicy", "GRUPolicy", "DeepLSTMPolicy", "DNCPolicy", "MinGRUPolicy", "FeedForwardPolicy"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

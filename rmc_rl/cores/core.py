@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
-UnrollPath = Literal["fused", "fused, bf16", "loop"]
+UnrollPath = Literal["fused", "fused, bf16", "parallel", "loop"]
 
 
 class Recording(Protocol):
@@ -112,7 +112,7 @@ class Core(nn.Module, ABC):
         `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU.
         `"fused, bf16"`: the same within `torch.autocast("cpu")` on a processor made for it; matrix products have
         bfloat16 operands and float32 sums, and all else is float32.
-        `"loop"`: step by step, for everything else.
+        `"parallel"`: all steps at once, in torch's own operations. `"loop"`: step by step, for everything else.
         """
         return "loop"
 

@@ -64,8 +64,9 @@ def observations(model: A2C, count: int = 4) -> Any:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_learns_with_every_policy(policy: str) -> None:
     special = {"RMCPolicy": {"mem_slots": 2, "head_size": 3}, "DNCPolicy": {"memory_size": 4}, "FeedForwardPolicy": {}}
-    core_kwargs = special.get(policy, {"hidden_size": 7})
-    model = build(policy=policy, policy_kwargs={"core_kwargs": core_kwargs, "embedding_size": 6})
+    policy_kwargs = {"core_kwargs": special.get(policy, {"hidden_size": 7}), "embedding_size": 6}
+    core = {"core": "gru"} if policy == "RecurrentPolicy" else {}
+    model = build(policy=policy, policy_kwargs=policy_kwargs | core)
     assert isinstance(model, BaseAlgorithm)
     before = weights(model)
     assert model.learn(4 * UPDATE) is model
