@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     from agents.replicas import ReplicaError, launched
     from agents.training import Training
     from rmc_rl.checkpoint import CheckpointError
+    from rmc_rl.masks import ActionMaskError
     from rmc_rl.run_folder import RunFolder
 
     launch = launched()
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> int:
     except ActorError as error:
         print(*getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
-    except (FloatingPointError, ReplicaError, CheckpointError, OSError) as error:  # OSError: a full disk
+    # An OSError may be a full disk.
+    except (FloatingPointError, ActionMaskError, ReplicaError, CheckpointError, OSError) as error:
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
     except KeyboardInterrupt:  # a second one while training, or the first while evaluating
         return fail(f"interrupted; {last_checkpoint(training.folder)}", code=130)

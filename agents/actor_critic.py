@@ -38,14 +38,15 @@ class ActorCritic(BaseAlgorithm):
     What is computed stands in `agents.actor`, `agents.learner`, `agents.vtrace` and `agents.losses`.
 
     Args:
-        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"DeepLSTMPolicy"`, `"DNCPolicy"`,
-            `"FeedForwardPolicy"`, or such a class.
+        policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"DeepLSTMPolicy"`, `"DNCPolicy"`, `"MinGRUPolicy"`,
+            `"FeedForwardPolicy"`, or `"RecurrentPolicy"` for the core that `policy_kwargs` name, or such a class.
         env: a Gymnasium id, a callable that makes an environment, a Gymnasium environment or vector environment, or a
             Stable-Baselines3 VecEnv. None only to load a model without one.
         n_envs: how many environments to make of an id or a callable.
         env_kwargs: arguments for the environment of an id or a callable.
         previous_action_reward: whether the agent observes these too (`rmc_rl.wrappers.PreviousActionReward`).
-        policy_kwargs: arguments of the policy: `core_kwargs`, `encoder`, `encoder_kwargs`, `embedding_size`.
+        policy_kwargs: arguments of the policy: `core` (RecurrentPolicy's alone), `core_kwargs`, `encoder`,
+            `encoder_kwargs`, `embedding_size`, `precision`.
         seed: of all generators; row i of the environments gets `seed + i`. None draws one from the system.
         device: `"auto"`, `"cpu"`, `"cuda"`, ...
         verbose: 1 prints the log.
@@ -163,7 +164,7 @@ class ActorCritic(BaseAlgorithm):
                 callback.on_rollout_end()
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self._update_learning_rate(self.learner.optimizer)
-                metrics = self.learner.update(trajectory)
+                metrics = self.learner.update(trajectory, source.recording)
                 source.updated()
                 self._n_updates += 1
                 if self._n_updates % log_interval == 0:
@@ -293,4 +294,6 @@ def _check_policy(policy: object) -> None:
     if isinstance(policy, str) and policy not in POLICIES:
         raise ValueError(f"policy must be one of {sorted(POLICIES)}, got {policy!r}")
     if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
-        raise ValueError(f"policy must be one of {sorted(POLICIES)} or a subclass of RecurrentPolicy, got {policy!r}")
+        raise ValueError(
+            f"policy must be one of {sorted(POLICIES)} or a subclass of rmc_rl.policies.RecurrentPolicy, got {policy!r}"
+        )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
 from torch import Tensor
 
+from rmc_rl.cores import Core, register_core
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.policies import RecurrentPolicy
 
@@ -62,6 +63,8 @@ class Blueprint:
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     network_kwargs: dict[str, Any]
+    core: tuple[str, type[Core]]
+    """Name and class: where the actor runs, one of a user's own may not be registered."""
     settings: Hyperparameters
     seed: int
 
@@ -69,10 +72,12 @@ class Blueprint:
     def of(cls, policy: RecurrentPolicy, recipe: Recipe, settings: Hyperparameters, seed: int) -> "Blueprint":
         """Of an actor with a policy like this one, which plays the recipe's environments."""
         spaces_of = (policy.observation_space, policy.action_space)
-        return cls(recipe, type(policy), *spaces_of, policy.network_kwargs, settings, seed)
+        core = str(policy.core), type(policy.network.core)
+        return cls(recipe, type(policy), *spaces_of, policy.network_kwargs, core, settings, seed)
 
     def make(self) -> Actor:
         """The actor, at the first observations of fresh episodes. Its environments are the caller's to close."""
+        register_core(*self.core)
         policy = self.policy_class(self.observation_space, self.action_space, **self.network_kwargs)
         env = self.recipe.make()
         check_for_correct_spaces(env, self.observation_space, self.action_space)

@@ -64,6 +64,7 @@ class LocalActors:
     """
 
     has_batch = False
+    recording = None
 
     def __init__(
         self,

@@ -118,6 +118,7 @@ class RayActors:
     """
 
     has_batch = False
+    recording = None
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -34,6 +34,7 @@ from .impala import IMPALA
 from .processes import settled
 from .progress import restore_progress
 from .replicas import launched, replicated
+from .run_log import run_log
 from .video import record_policy
 from .watch import make_watched_env
 
@@ -89,10 +90,11 @@ class Training:
             ReplicaError: another process of the run was killed.
             ActorError: actors failed again and again.
             CheckpointError: a checkpoint could not be written.
+            OSError: another file could not be written.
         """
         stop = StopRequest()
-        self.agent.set_logger(self._logger())
-        with closing(self.agent.logger), stop.listening():
+        with run_log(self.folder) as log, stop.listening():
+            self.agent.set_logger(log)
             self._learn(stop)
         if stop.requested:
             return None
@@ -130,11 +132,6 @@ class Training:
             record_policy(self.agent.policy, env, self.folder.video, VIDEO_SEED, seconds=seconds)
         except ValueError as error:  # an environment that cannot be drawn, or no room for a file
             print(f"no video: {error}", file=sys.stderr)
-
-    def _logger(self) -> Logger:
-        path = str(self.folder.path)
-        formats = [make_output_format("csv", path, self.folder.log_suffix()), make_output_format("tensorboard", path)]
-        return Logger(path, formats)
 
 
 def resolve_replicas(config: AgentRun) -> AgentRun:

@@ -1,9 +1,10 @@
 """Forward and backward of the cores over unrolls of 40 steps: `python -m benchmarks.cores`.
 
 Prints one JSON object a line. The cores run beside what a user would have otherwise: the RMC beside its equations in
-eager PyTorch (`plain_rmc.py`), the LSTM beside a loop over `nn.LSTMCell` with the same resets. Both take turns; a ratio
-is the median of the rounds' own ratios, with the lowest and the highest. The machine's peak is the better of torch's
-two matrix products, (1280, 256) by (256, 768) in float32, measured in the same rounds.
+eager PyTorch (`plain_rmc.py`), the LSTM beside a loop over `nn.LSTMCell` with the same resets, the minGRU beside its
+own loop. Both take turns; a ratio is the median of the rounds' own ratios, with the lowest and the highest. The
+machine's peak is the better of torch's two matrix products, (1280, 256) by (256, 768) in float32, measured in the same
+rounds.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmc_rl.cores import LSTM, Core, RelationalMemory, native
+from rmc_rl.cores import LSTM, Core, MinGRU, RelationalMemory, native
 
 from .plain_rmc import PlainRMC
 
@@ -40,9 +41,11 @@ def rmc_work(head_size: int, batch_size: int, precision: str = "fp32") -> tuple[
     )
 
 
-def lstm_work(units: int, batch_size: int, precision: str = "fp32") -> tuple[Work, Work]:
-    """Ours and a loop over `nn.LSTMCell` in float32."""
-    core = LSTM(INPUT_SIZE, units)
+def gated_work(
+    units: int, batch_size: int, precision: str = "fp32", kind: type[LSTM] | type[MinGRU] = LSTM
+) -> tuple[Work, Work]:
+    """Ours and a loop over the cell in float32."""
+    core = kind(INPUT_SIZE, units)
     x, starts = make_inputs(batch_size)
     state = core.initial_state(batch_size)
     return core_work(core, x, starts, precision), lambda: train(core, core.unroll_loop(x, state, starts))
@@ -53,7 +56,7 @@ def core_work(core: Core, x: Tensor, starts: Tensor, precision: str = "fp32") ->
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            assert "fused" in core.unroll_path(x, state), "the compiled path is not available here"
+            assert core.unroll_path(x, state) != "loop", "the compiled path is not available here"
             unrolled = core.unroll(x, state, starts)
         train(core, unrolled)
 
@@ -127,10 +130,12 @@ def main(arguments: list[str]) -> None:
         compare("RMC 4 x 256", {batch: rmc_work(64, batch) for batch in batches}, options.rounds, MFLOP_A_FRAME)
         if native.BF16_IS_FAST:
             compare("RMC 4 x 256, bf16", {b: rmc_work(64, b, "bf16") for b in batches}, options.rounds)
-            compare("LSTM 256, bf16", {64: lstm_work(256, 64, "bf16")}, options.rounds)
+            compare("LSTM 256, bf16", {64: gated_work(256, 64, "bf16")}, options.rounds)
         compare("RMC 4 x 64", {batch: rmc_work(16, batch) for batch in batches}, options.rounds)
         compare("RMC 4 x 32", {32: rmc_work(8, 32)}, options.rounds)
-        compare("LSTM 256", {64: lstm_work(256, 64)}, options.rounds)
+        compare("LSTM 256", {64: gated_work(256, 64)}, options.rounds)
+        for units in (64, 256):
+            compare(f"minGRU {units}", {32: gated_work(units, 32, kind=MinGRU)}, options.rounds)
 
 
 if __name__ == "__main__":

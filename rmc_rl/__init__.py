@@ -1,11 +1,25 @@
 """The Relational Memory Core and what it takes to use it in reinforcement learning."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .cores import CORES, GRU, LSTM, Core, IdentityCore, RelationalMemory, State, make_core
+from .after_import import after_import
 
-__all__ = ["CORES", "GRU", "LSTM", "Core", "IdentityCore", "RelationalMemory", "State", "make_core"]
+if TYPE_CHECKING:
+    from .cores import CORES, GRU, LSTM, Core, IdentityCore, MinGRU, RelationalMemory, State, make_core, register_core
+
+__all__ = [
+    "CORES",
+    "GRU",
+    "LSTM",
+    "Core",
+    "IdentityCore",
+    "MinGRU",
+    "RelationalMemory",
+    "State",
+    "make_core",
+    "register_core",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,3 +29,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(cores, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# RecurrentPPO learns of our policies when it is imported, before or after this; not here, since it takes torch.
+after_import("sb3_contrib.ppo_recurrent.ppo_recurrent", lambda: import_module(".contrib", __name__))

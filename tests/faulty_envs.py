@@ -34,7 +34,7 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
         if self.steps > self.good_steps:
             if self.fault == "reward":
                 reward = float("nan")
-            else:
+            elif self.fault == "observation":
                 observation[1] = np.nan
         return observation, reward, self.episode_steps == EPISODE_LENGTH, False, {}
 
@@ -42,5 +42,16 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
 
+class FaultyMaskEnv(FaultyEnv):
+    """Nothing that it gives is NaN; after `good_steps` steps it allows no action."""
+
+    def __init__(self, good_steps: int, render_mode: str | None = None) -> None:
+        super().__init__(good_steps, "none", render_mode)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        return np.array([False, self.steps <= self.good_steps])
+
+
 gym.register("Faulty-v0", FaultyEnv, disable_env_checker=True)
+gym.register("FaultyMask-v0", FaultyMaskEnv, disable_env_checker=True)
 gym.register("NoDependency-v0", "no_such_module:Env")

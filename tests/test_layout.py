@@ -44,7 +44,7 @@ def test_every_package_on_disk_is_shipped() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("rmc_rl", {"envs", "agents", "stable_baselines3", "numba", "pygame", "matplotlib"}),
+        ("rmc_rl", {"envs", "agents", "torch", "stable_baselines3", "sb3_contrib", "numba", "pygame", "matplotlib"}),
         ("envs", {"rmc_rl", "agents", "torch", "stable_baselines3", "numba", "pygame", "matplotlib"}),
         ("agents", {"envs", "torch", "stable_baselines3", "numba", "pygame", "matplotlib"}),
     ],

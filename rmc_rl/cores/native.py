@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,35 @@ def in_parts(batch: int, run: Callable[[int, int], Result]) -> list[Result]:
 def _threads(count: int) -> ThreadPoolExecutor:
     # The parts are independent, so that threads within one matrix product would only be in one another's way.
     return ThreadPoolExecutor(count, "unroll", initializer=blas.one_thread_here)
+
+
+class FusedRecording(ABC):
+    """A `Recording` for a core with a fused unroll.
+
+    Args:
+        core: whose steps they are.
+        num_steps: how many there will be.
+        batch_size: rows of each.
+    """
+
+    def __init__(self, core: Core, num_steps: int, batch_size: int) -> None:
+        self.precision, self.num_taken = precision_here(), 0
+        self.outputs = torch.empty(num_steps, batch_size, core.output_size)
+
+    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        part = slice(self.num_taken, self.num_taken + 1)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # heeded by now
+            state = self._take(part, x.float(), state, starts)
+        self.num_taken += 1
+        return self.outputs[part], state
+
+    @abstractmethod
+    def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
+        """Write what a step saves and gives to this part of all steps; returns the state after it."""
+
+    @abstractmethod
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """As `Recording.unroll`."""
 
 
 def must_loop(core: Core, parameters: Sequence[Tensor]) -> bool:

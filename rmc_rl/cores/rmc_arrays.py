@@ -51,7 +51,7 @@ class Saved(NamedTuple):
     attention: Any  # [T, B, heads, S, N]
     attended: Any  # * [T, B, S, D], standard
     attended_scales: Any  # [T, B, S]
-    hidden: Any  # * [L, T, B, S, D], inputs of the MLP's layers
+    hidden: Any  # * L of [T, B, S, D], inputs of the MLP's layers
     candidates: Any  # * [T, B, S, D], standard
     candidate_scales: Any  # [T, B, S]
     gates: Any  # [T, B, S, 2 G], between 0 and 1

@@ -137,7 +137,7 @@ def _mlp_backward(t: int, b0: int, b1: int, weights: Any, saved: Any, grads: Any
     for layer in range(len(weights.mlp) - 1, 0, -1):
         target = borrow(rows_of(grads.mlp[layer - 1, t], b0, b1), scratch)
         multiply(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
-        activations = rows_of(saved.hidden[layer, t], b0, b1)
+        activations = rows_of(saved.hidden[layer][t], b0, b1)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
                 target[r, d] = target[r, d] if value(activations[r, d]) > np.float32(0) else np.float32(0)

@@ -73,14 +73,14 @@ def _step(
     keep(tanh_memory, rows_of(saved.tanh_memories[t], b0, b1))
 
     projected = borrow(rows_of(saved.qkv[t], b0, b1), scratch.qkv)
-    residual = borrow(rows_of(saved.hidden[0, t], b0, b1), scratch.residual)
+    residual = borrow(rows_of(saved.hidden[0][t], b0, b1), scratch.residual)
     multiply(rows_of(saved.memories[t], b0, b1), weights.qkv, projected, False)
     for b in range(b0, b1):
         part = slice((b - b0) * slots, (b - b0 + 1) * slots)
         _project(t, b, inputs, weights, saved, projected[part], scratch.input_row, scratch.normal)
         attend(scratch.normal, saved.attention[t, b], scratch.gathered, heads, key)
         _add_attended(t, b, scratch.gathered, memory[part], weights, saved, scratch.slots, residual[part])
-    keep(residual, rows_of(saved.hidden[0, t], b0, b1))
+    keep(residual, rows_of(saved.hidden[0][t], b0, b1))
     _mlp(t, b0, b1, weights, saved, scratch.mixed)
 
     multiply(tanh_memory, weights.gates, scratch.gates, False)
@@ -147,13 +147,13 @@ def _mlp(t: int, b0: int, b1: int, weights: Any, saved: Any, mixed: Any) -> None
     """The MLP but for its last bias; mixed [rows, D]."""
     last = len(weights.mlp) - 1
     for layer in range(last):
-        target, bias = borrow(rows_of(saved.hidden[layer + 1, t], b0, b1), mixed), weights.mlp_bias[layer]
-        multiply(rows_of(saved.hidden[layer, t], b0, b1), weights.mlp[layer], target, False)
+        target, bias = borrow(rows_of(saved.hidden[layer + 1][t], b0, b1), mixed), weights.mlp_bias[layer]
+        multiply(rows_of(saved.hidden[layer][t], b0, b1), weights.mlp[layer], target, False)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
                 target[r, d] = max(target[r, d] + bias[d], np.float32(0))
-        keep(target, rows_of(saved.hidden[layer + 1, t], b0, b1))
-    multiply(rows_of(saved.hidden[last, t], b0, b1), weights.mlp[last], mixed, False)
+        keep(target, rows_of(saved.hidden[layer + 1][t], b0, b1))
+    multiply(rows_of(saved.hidden[last][t], b0, b1), weights.mlp[last], mixed, False)
 
 
 @compiled

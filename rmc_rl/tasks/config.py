@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-CoreName = Literal["rmc", "lstm", "gru", "deep_lstm", "dnc", "identity"]
+CoreName = Literal["rmc", "lstm", "gru", "deep_lstm", "dnc", "mingru", "identity"]
 TaskName = Literal["nth_farthest", "program_evaluation", "language_modeling"]
 DEFAULT_CORE_KWARGS: dict[str, dict[str, Any]] = {
     "rmc": {"mem_slots": 4, "head_size": 32, "num_heads": 4, "gate_style": "memory"},
@@ -86,8 +86,8 @@ class TaskRun:
     """Minutes between two checkpoints."""
     log_interval: int = 100
     """Updates between two rows of the log, each of which shows their means."""
-    core: CoreName = "rmc"
-    """The core that is trained."""
+    core: CoreName | str = "rmc"
+    """The core that is trained: rmc, lstm, gru, deep_lstm, dnc, mingru, identity, or one that you have registered."""
     core_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments of cores by their names, of which the chosen one's are taken, as in
     {rmc: {mem_slots: 4}, lstm: {hidden_size: 256}}."""

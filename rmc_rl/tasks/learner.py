@@ -11,7 +11,7 @@ import yaml
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint, tensor_group
 from ..cores import State, make_core
 from ..optimizer_state import optimizer_tensors, restore_optimizer
 from ..run_folder import RunFolder, RunFolderError, newest_readable
@@ -143,13 +143,13 @@ class TaskLearner:
             )
         learner = cls.make(config)
         try:
-            learner.model.load_state_dict(_group(tensors, "model/"))
-            restore_optimizer(learner.optimizer, learner.model, _group(tensors, "optimizer/"))
-            leaves = _group(tensors, "state/")
+            learner.model.load_state_dict(tensor_group(tensors, "model/"))
+            restore_optimizer(learner.optimizer, learner.model, tensor_group(tensors, "optimizer/"))
+            leaves = tensor_group(tensors, "state/")
             learner.state = tuple(leaves[str(i)].to(learner.device) for i in range(len(leaves)))
             learner.stream.restore(data["stream"])
             learner.updates, learner.cpu_seconds = data["updates"], float(data.get("cpu_seconds", 0))
-            learner._restore_random_states(_group(tensors, "random/"))
+            learner._restore_random_states(tensor_group(tensors, "random/"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a saved model of a task: {' '.join(str(error).split())}") from error
         return learner
@@ -186,7 +186,3 @@ def load_run(folder: RunFolder) -> TaskLearner:
     if folder.model.is_file():
         return TaskLearner.load(config, folder.model)
     return newest_readable(folder, partial(TaskLearner.load, config))[1]
-
-
-def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

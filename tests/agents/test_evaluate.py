@@ -40,7 +40,8 @@ class Lottery(gym.Env[Any, Any]):
 
 def policy(name: str = "GRUPolicy") -> RecurrentPolicy:
     torch.manual_seed(3)
-    built = POLICIES[name](Lottery.observation_space, Lottery.action_space, embedding_size=6)
+    core = "lstm" if POLICIES[name].core is None else None
+    built = POLICIES[name](Lottery.observation_space, Lottery.action_space, core=core, embedding_size=6)
     with torch.no_grad():
         built.network.policy_head.weight.normal_(std=1.0)
     return built

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from agents.processes import ActorError
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.vec_env import make_vec_env
+from tests.space_envs import Masked
 
 # Of all clusters that are started here: Ray reads it when it is imported.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -206,6 +208,13 @@ def test_two_nodes_train_and_one_is_lost(head: str, second_node: "subprocess.Pop
         model.learn(400 * STEPS * ROWS, callback=lose)
     assert nodes == [1]
     assert model._n_updates == 400
+
+
+def test_masks_travel(head: str) -> None:
+    """With a Dict and several actions at once; the environment complains of one that is illegal."""
+    placement = Placement(kind="ray", address=head, max_restarts=0)
+    model = build(partial(Masked, "Dict", "MultiDiscrete"), placement=placement)
+    assert model.learn(10 * STEPS * ROWS)._n_updates == 10
 
 
 # What is shared

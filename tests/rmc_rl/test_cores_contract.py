@@ -28,6 +28,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"memory_size": 5, "word_size": 2, "num_reads": 1, "num_writes": 3, "controller_size": 9, "output_size": 8},
         {"memory_size": 9, "word_size": 7, "num_reads": 3, "num_writes": 2, "controller": "feed_forward"},
     ],
+    "mingru": [{"hidden_size": 9}],
     "identity": [{}],
 }
 # Arguments that the core must reject by name, on top of an illegal input_size.
@@ -46,6 +47,7 @@ ILLEGAL: dict[str, list[str]] = {
         "controller_layers",
         "output_size",
     ],
+    "mingru": ["hidden_size"],
     "identity": [],
 }
 INPUT, BATCH, STEPS = 11, 4, 6

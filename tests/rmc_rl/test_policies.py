@@ -32,7 +32,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "GRUPolicy": {"core_kwargs": {"hidden_size": 7}},
     "DeepLSTMPolicy": {"core_kwargs": {"hidden_size": 7, "num_layers": 3}},
     "DNCPolicy": {"core_kwargs": {"memory_size": 4, "word_size": 2, "num_reads": 3, "controller_size": 7}},
+    "MinGRUPolicy": {"core_kwargs": {"hidden_size": 7}},
     "FeedForwardPolicy": {},
+    "RecurrentPolicy": {"core": "lstm", "core_kwargs": {"hidden_size": 8}},
 }
 STATE_SHAPES: dict[str, list[tuple[int, ...]]] = {
     "RMCPolicy": [(3, 10)],
@@ -40,7 +42,9 @@ STATE_SHAPES: dict[str, list[tuple[int, ...]]] = {
     "GRUPolicy": [(7,)],
     "DeepLSTMPolicy": [(7,)] * 6,
     "DNCPolicy": [(4, 2), (4,), (1, 4, 4), (1, 4), (1, 4), (3, 4), (3, 2), (7,), (7,)],
+    "MinGRUPolicy": [(7,)],
     "FeedForwardPolicy": [],
+    "RecurrentPolicy": [(8,), (8,)],
 }
 DICT = spaces.Dict(
     {
@@ -94,7 +98,8 @@ def assert_states_close(actual: Any, expected: Any) -> None:
 
 
 def test_every_core_has_a_policy() -> None:
-    assert {policy.core for policy in POLICIES.values()} == set(CORES)
+    assert {policy.core for policy in POLICIES.values()} == {*CORES, None}
+    assert RecurrentPolicy.core is None  # it takes any
     assert set(SMALL) == set(STATE_SHAPES) == set(POLICIES)
 
 
@@ -144,11 +149,15 @@ def test_single_observations_and_batches(name: str) -> None:
 def test_the_state_is_what_makes_the_memory(name: str) -> None:
     """Handing it on changes what the policy does, and only if it has a memory."""
     policy = build(name)
+    with torch.no_grad():
+        policy.network.policy_head.weight.mul_(0.3)
     state, with_state, without = None, [], []
-    for rows in sequence(steps=30):
-        actions, state = policy.predict(stack(rows), state, deterministic=True)
+    for step, rows in enumerate(sequence(steps=30)):
+        torch.manual_seed(step)
+        actions, state = policy.predict(stack(rows), state)
         with_state.append(actions)
-        without.append(policy.predict(stack(rows), deterministic=True)[0])
+        torch.manual_seed(step)
+        without.append(policy.predict(stack(rows))[0])
     assert np.array_equal(with_state, without) == (name == "FeedForwardPolicy")
 
 
@@ -522,7 +531,7 @@ def test_unsupported_spaces() -> None:
         ({"core_kwargs": {"hidden_size": 0}}, ValueError, "hidden_size must be a whole number of at least 1, got 0"),
         ({"core_kwargs": {"units": 3}}, TypeError, "units"),
         ({"encoder": "cnn"}, ValueError, r"encoder must be one of \[.*\], got 'cnn'"),
-        ({"encoder": "grid"}, ValueError, "GridEncoder takes a Box of three dimensions"),
+        ({"encoder": "grid"}, ValueError, "GridEncoder takes images, a Box of three dimensions"),
         ({"encoder_kwargs": {"kernels": 3}}, TypeError, "kernels"),
         ({"embedding_size": 0}, ValueError, "embedding_size must be a whole number of at least 1, got 0"),
         ({"net_arch": [64]}, TypeError, "net_arch"),

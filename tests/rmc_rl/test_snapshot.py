@@ -159,7 +159,7 @@ import random, numpy as np, torch
 from gymnasium import spaces
 from rmc_rl.policies import POLICIES
 
-policies = [policy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)) for policy in POLICIES.values()]
+policies = [policy(spaces.Box(-1, 1, (3,)), spaces.Discrete(2)) for policy in POLICIES.values() if policy.core]
 states = random.getstate(), str(np.random.get_state()), torch.get_rng_state()
 for policy in policies:
     x, starts = torch.zeros(2, 5, 3, requires_grad=True), torch.zeros(2, 5, dtype=torch.bool)

@@ -18,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deep_lstm": {"hidden_size": 7, "num_layers": 2},
     "lstm": {"hidden_size": 7},
     "gru": {"hidden_size": 7},
+    "mingru": {"hidden_size": 7},
     "identity": {},
 }
 HEAD = {"head_size": 9, "head_layers": 2}

@@ -1,0 +1,476 @@
+"""Our network in sb3-contrib's RecurrentPPO, which knows nothing of it: whatever works there works with it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+import agents
+from benchmarks.recall import CUES, Recall
+from rmc_rl import contrib, policies
+from rmc_rl.cores import RelationalMemory
+from rmc_rl.vec_env import make_vec_env
+
+SMALL: dict[str, dict[str, Any]] = {
+    "RMCPolicy": {"core_kwargs": {"mem_slots": 3, "head_size": 5, "num_heads": 2}},
+    "LSTMPolicy": {"core_kwargs": {"hidden_size": 7}},
+    "GRUPolicy": {"core_kwargs": {"hidden_size": 7}},
+    "DeepLSTMPolicy": {"core_kwargs": {"hidden_size": 7, "num_layers": 3}},
+    "DNCPolicy": {"core_kwargs": {"memory_size": 4, "word_size": 2, "num_reads": 3, "controller_size": 7}},
+    "MinGRUPolicy": {"core_kwargs": {"hidden_size": 7}},
+    "FeedForwardPolicy": {},
+    "RecurrentPolicy": {"core": "rmc", "core_kwargs": {"mem_slots": 2, "head_size": 3}},
+}
+STATE_SIZES = {"RMCPolicy": 30, "LSTMPolicy": 14, "DNCPolicy": 68, "FeedForwardPolicy": 0, "RecurrentPolicy": 6}
+N_ENVS, STEPS, BATCH = 3, 10, 13
+"""Episodes of 4 steps begin in the midst of rollouts, and batches in the midst of episodes."""
+every_policy = pytest.mark.parametrize("name", contrib.POLICIES)
+
+
+class Truncated(Recall):
+    """Cut off where Recall ends, so that RecurrentPPO asks for the value of the last observation."""
+
+    def step(self, action: int) -> Any:
+        observation, reward, ended, _, info = super().step(action)
+        return observation, reward, False, ended, info
+
+
+def recalls(number: int) -> VecMonitor:
+    return VecMonitor(DummyVecEnv([Recall] * number))
+
+
+def build(name: Any = "RMCPolicy", env: Any = None, **kwargs: Any) -> RecurrentPPO:
+    """With a policy that is far from uniform, so that what it has seen shows in what it does."""
+    key = name if isinstance(name, str) else name.__name__
+    settings: dict[str, Any] = {
+        "n_steps": STEPS,
+        "batch_size": BATCH,
+        "n_epochs": 2,
+        "seed": 0,
+        "device": "cpu",
+        "policy_kwargs": {"embedding_size": 12, **SMALL.get(key, {})},
+    }
+    model = RecurrentPPO(name, recalls(N_ENVS) if env is None else env, **(settings | kwargs))
+    with torch.no_grad():
+        model.policy.network.policy_head.weight.normal_(std=1.0)
+    return model
+
+
+def observations(steps: int = 6, batch: int = N_ENVS) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(steps, batch, CUES + 1)).astype(np.float32)
+
+
+class AtTheEndOfARollout(BaseCallback):
+    """Calls a function with the model, once."""
+
+    def __init__(self, function: Callable[[RecurrentPPO], None]) -> None:
+        super().__init__()
+        self.function, self.called = function, False
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.num_timesteps > N_ENVS * STEPS and not self.called:  # not the first, which begins with fresh states
+            self.called = True
+            self.function(self.model)  # type: ignore[arg-type]
+
+
+# Learning
+
+
+@every_policy
+def test_learns_with_every_policy(name: str) -> None:
+    """By its name, and by its class: the same."""
+    before = {key: tensor.clone() for key, tensor in build(name).policy.state_dict().items()}
+    by_name = build(name).learn(2 * N_ENVS * STEPS)
+    by_class = build(contrib.POLICIES[name]).learn(2 * N_ENVS * STEPS)
+    assert by_name.num_timesteps == 2 * N_ENVS * STEPS
+    assert type(by_name.policy) is contrib.POLICIES[name]
+    for key, tensor in by_name.policy.state_dict().items():
+        assert torch.equal(tensor, by_class.policy.state_dict()[key])
+        assert not torch.equal(tensor, before[key]) or "weight" not in key
+    if name in STATE_SIZES:
+        assert by_name.policy.lstm_actor.hidden_size == STATE_SIZES[name]
+
+
+def test_learns_to_recall() -> None:
+    """What cannot be done without memory, by an RMC."""
+    model = RecurrentPPO(
+        "RMCPolicy",
+        recalls(16),
+        n_steps=20,
+        batch_size=320,
+        n_epochs=4,
+        learning_rate=3e-3,
+        gamma=0.9,
+        seed=0,
+        device="cpu",
+        policy_kwargs={"core_kwargs": {"mem_slots": 2, "head_size": 8, "num_heads": 2}, "embedding_size": 16},
+    )
+    model.learn(10_000)
+    mean, _ = evaluate_policy(model, recalls(20), 100)
+    assert mean > 0.95  # chance is 1 / 3
+
+
+@every_policy
+def test_rollout_and_optimizer_agree_across_episode_ends(name: str) -> None:
+    """Log-probabilities and values, of sequences that begin afresh and of such that begin within an episode."""
+    counted = starts = sequences = 0
+
+    def compare(model: RecurrentPPO) -> None:
+        nonlocal counted, starts, sequences
+        for batch in model.rollout_buffer.get(BATCH):
+            values, log_prob, _ = model.policy.evaluate_actions(
+                batch.observations, batch.actions.long().flatten(), batch.lstm_states, batch.episode_starts
+            )
+            mask = batch.mask > 0
+            torch.testing.assert_close(log_prob[mask], batch.old_log_prob[mask], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(values[mask], batch.old_values[mask], rtol=1e-5, atol=1e-5)
+            counted += int(mask.sum())
+            starts += int(batch.episode_starts.sum())
+            sequences += batch.lstm_states.vf[0].shape[1]
+
+    callback = AtTheEndOfARollout(compare)
+    build(name).learn(2 * N_ENVS * STEPS, callback)
+    assert callback.called
+    assert counted == N_ENVS * STEPS
+    assert 0 < starts < sequences < counted  # there is something to be restored, and something to be reset
+
+
+@pytest.mark.parametrize("name", ["RMCPolicy", "LSTMPolicy", "MinGRUPolicy"])
+def test_the_core_runs_once_per_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actor and critic share its run: in a rollout, and in each batch of an epoch."""
+    model = build(name, n_epochs=3)
+    unroll, lengths = model.policy.network.core.unroll, []
+
+    def count(x: Any, state: Any, starts: Any) -> Any:
+        lengths.append(len(x))
+        return unroll(x, state, starts)
+
+    monkeypatch.setattr(model.policy.network.core, "unroll", count)
+    model.learn(N_ENVS * STEPS)
+    rollout, epochs = lengths[: STEPS + 1], lengths[STEPS + 1 :]
+    assert rollout == [1] * STEPS + [1]  # and once for the value of the last observation
+    assert len(epochs) == 3 * np.ceil(N_ENVS * STEPS / BATCH)
+    assert max(epochs) == 4  # the steps of an episode
+
+
+@every_policy
+def test_gradients_of_values_and_actions_reach_the_core(name: str) -> None:
+    policy = build(name).policy
+    obs = torch.from_numpy(observations(4).swapaxes(0, 1).reshape(4 * N_ENVS, -1))
+    offsets = torch.randn(1, N_ENVS, policy.lstm_actor.hidden_size) * 0.1
+    state = (offsets, torch.zeros(1, N_ENVS, 1))
+    starts = torch.zeros(4 * N_ENVS)
+    values, log_prob, _ = policy.evaluate_actions(obs, torch.ones(4 * N_ENVS).long(), RNNStates(state, state), starts)
+    for loss in (values.sum(), log_prob.sum()):
+        for weight in (policy.network.embedding.weight, *policy.network.core.parameters()):
+            (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+            assert gradient.any()
+
+
+def test_truncated_episodes_are_worth_what_would_have_followed() -> None:
+    """RecurrentPPO's own bootstrap, from the state after the last step."""
+    seen: list[tuple[Any, ...]] = []
+    model = build(env=VecMonitor(DummyVecEnv([Truncated] * N_ENVS)))
+    predict_values = model.policy.predict_values
+
+    def note(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return predict_values(*arguments)
+
+    model.policy.predict_values = note  # type: ignore[method-assign]
+    model.learn(N_ENVS * STEPS)
+    ends = [arguments for arguments in seen if len(arguments[2]) == 1]
+    assert len(ends) == N_ENVS * (STEPS // 4)
+    for _, (h, _), starts in ends:
+        assert not starts.any()
+        assert h.abs().max() > 0.01  # not a fresh one
+
+
+# predict
+
+
+def reference(model: RecurrentPPO, name: str) -> policies.RecurrentPolicy:
+    """The same policy as our own algorithms have it, with the same weights."""
+    ours = policies.POLICIES[name](model.observation_space, model.action_space, **{"embedding_size": 12, **SMALL[name]})
+    ours.load_state_dict(model.policy.state_dict())
+    return ours
+
+
+@every_policy
+def test_predict_does_what_our_own_policy_does(name: str) -> None:
+    """For one environment and for many, with and without a state, and where episodes start; weights move over."""
+    model = build(name)
+    ours = reference(model, name)
+    for batch in (slice(None), slice(1), 0):
+        state = our_state = starts = None
+        for step, observation in enumerate(observations()[:, batch]):
+            action, state = model.predict(observation, state, starts, deterministic=True)
+            our_action, our_state = ours.predict(observation, our_state, starts, deterministic=True)
+            np.testing.assert_array_equal(action, our_action)
+            assert np.shape(action) == np.shape(our_action)
+            restored = model.policy._restore(tuple(map(torch.from_numpy, state)))
+            for leaf, our_leaf in zip(restored, our_state, strict=True):
+                np.testing.assert_allclose(leaf, our_leaf, rtol=1e-5, atol=1e-6)
+            starts = np.arange(len(state[0][0])) % 3 == step % 3
+
+
+@every_policy
+def test_zeros_and_none_and_a_start_are_all_fresh(name: str) -> None:
+    """As everywhere in RecurrentPPO."""
+    model = build(name)
+    first, second = observations(2)
+    _, (h, c) = model.predict(first)
+    assert h.shape == (1, N_ENVS, model.policy.lstm_actor.hidden_size)
+    every = np.ones(N_ENVS, dtype=bool)
+    ruined = (np.full_like(h, np.nan), np.full_like(c, np.nan))
+    for state, starts in [(None, every), ((0 * h, 0 * c), None), ((h, c), every), (ruined, every)]:
+        _, (again, nothing) = model.predict(first, state, starts)
+        np.testing.assert_allclose(again, h, rtol=1e-5, atol=1e-6)
+        assert not nothing.any()
+    if name != "FeedForwardPolicy":
+        assert not np.allclose(model.predict(second, (h, c))[1][0], model.predict(second)[1][0])
+
+
+def test_states_that_do_not_fit_are_rejected() -> None:
+    """Those of our own policies among them."""
+    model = build()
+    (first,) = observations(1)
+    _, (h, c) = model.predict(first)
+    with pytest.raises(ValueError, match=r"state must be None or what predict returned, 2 arrays, got 1"):
+        model.predict(first, (np.zeros((N_ENVS, 3, 10)),))
+    for wrong in ((h[:, :2], c), (h[..., :-1], c), (h[0], c), (h, c[:, :1]), (h, c[0, 0])):
+        with pytest.raises(ValueError, match=r"state must be None or .* \(1, 3, 30\) and \(1, 3, 1\), got") as error:
+            model.predict(first, wrong)
+        assert "\n" not in str(error.value)
+    for wrong_starts in (np.ones(2, bool), np.ones((3, 2), bool)):
+        with pytest.raises(ValueError, match=r"episode_start must have shape \(3,\), got"):
+            model.predict(first, (h, c), wrong_starts)
+
+
+@pytest.mark.parametrize("num_envs", [1, 5])
+def test_evaluate_policy(num_envs: int) -> None:
+    """On another number of environments than it was trained on, and with the same returns as our own policy."""
+    model = build()
+    results = []
+    for policy in (model, reference(model, "RMCPolicy")):
+        env = make_vec_env(Recall, num_envs)
+        env.seed(2)
+        results.append(evaluate_policy(policy, env, 20, deterministic=True, return_episode_rewards=True))  # type: ignore
+    assert results[0] == results[1]
+
+
+# Files
+
+
+def same(a: RecurrentPPO | Any, b: RecurrentPPO | Any) -> bool:
+    """Whether two do the same, step after step."""
+    states: list[Any] = [None, None]
+    for observation in observations():
+        results = [
+            each.predict(observation, state, deterministic=True) for each, state in zip((a, b), states, strict=True)
+        ]
+        states = [state for _, state in results]
+        if not np.array_equal(results[0][0], results[1][0]) or not np.array_equal(states[0][0], states[1][0]):
+            return False
+    return True
+
+
+@every_policy
+def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    """A model and a policy; the model learns on, to where it would have come."""
+    model = build(name).learn(N_ENVS * STEPS)
+    model.save(tmp_path / "model")
+    model.policy.save(tmp_path / "policy")
+    loaded = RecurrentPPO.load(tmp_path / "model", recalls(N_ENVS), device="cpu")
+    assert type(loaded.policy) is type(model.policy)
+    assert loaded.policy.optimizer.state_dict()["state"].keys() == model.policy.optimizer.state_dict()["state"].keys()
+    assert same(loaded, model)
+    policy = type(model.policy).load(tmp_path / "policy", device="cpu")
+    assert same(policy, model.policy)
+    loaded.learn(N_ENVS * STEPS, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 2 * N_ENVS * STEPS
+    assert name == "FeedForwardPolicy" or not same(loaded, model)
+
+
+def test_another_number_of_environments(tmp_path: Path) -> None:
+    """`load` takes them, and `set_env` says to use it."""
+    model = build()
+    model.save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model", recalls(5), device="cpu")
+    assert loaded.learn(5 * STEPS).num_timesteps == 5 * STEPS
+    with pytest.raises(AssertionError, match=r"number of environments .* \(2 != 3\).*load\(path, env\)") as error:
+        model.set_env(recalls(2))
+    assert "\n" not in str(error.value)
+
+
+def test_callbacks(tmp_path: Path) -> None:
+    evaluation = EvalCallback(
+        recalls(2), n_eval_episodes=4, eval_freq=STEPS, best_model_save_path=str(tmp_path), verbose=0
+    )
+    checkpoint = CheckpointCallback(STEPS, str(tmp_path), "model")
+    model = build()
+    model.learn(2 * N_ENVS * STEPS, [evaluation, checkpoint])
+    assert 0 <= evaluation.last_mean_reward <= 1
+    assert same(RecurrentPPO.load(tmp_path / f"model_{N_ENVS * STEPS}_steps", device="cpu"), build())
+    assert isinstance(RecurrentPPO.load(tmp_path / "best_model").policy, contrib.RMCPolicy)
+
+
+def test_normalised_observations_and_rewards(tmp_path: Path) -> None:
+    env = VecNormalize(recalls(N_ENVS))
+    model = build(env=env).learn(2 * N_ENVS * STEPS)
+    model.save(tmp_path / "model")
+    env.save(str(tmp_path / "statistics"))
+    loaded_env = VecNormalize.load(str(tmp_path / "statistics"), recalls(N_ENVS))
+    loaded = RecurrentPPO.load(tmp_path / "model", loaded_env, device="cpu")
+    assert loaded.get_vec_normalize_env() is loaded_env
+    assert same(loaded, model)
+    loaded.learn(N_ENVS * STEPS)
+
+
+# Spaces
+
+
+class Noise(gym.Env[Any, Any]):
+    """Random observations of a space; episodes of 1 to 6 steps. Refuses an action that is not of its space."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 7))
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.left -= 1
+        return self.observation_space.sample(), 1.0, self.left <= 0, False, {}
+
+
+OBSERVATIONS = {
+    "vector": spaces.Box(-1, 1, (4,)),
+    "planes": spaces.Box(0, 1, (5, 5, 6), np.uint8),
+    "RGB": spaces.Box(0, 255, (5, 6, 3), np.uint8),
+    "discrete": spaces.Discrete(4, start=2),
+    "discrete below 0": spaces.Discrete(3, start=-5),
+    "multi-discrete": spaces.MultiDiscrete([2, 4], start=[3, -7]),
+    "multi-binary": spaces.MultiBinary(3),
+    "dict": spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (5, 6, 3), np.uint8),
+            "clock": spaces.Discrete(4, start=1),
+            "speed": spaces.Box(-1, 1, (2,)),
+        }
+    ),
+}
+ACTIONS = {
+    "discrete": spaces.Discrete(5),
+    "discrete from 2": spaces.Discrete(5, start=2),
+    "multi-discrete": spaces.MultiDiscrete([2, 4]),
+    "multi-discrete from 3": spaces.MultiDiscrete([2, 4], start=[3, -9]),
+    "multi-binary": spaces.MultiBinary(3),
+    "box": spaces.Box(np.array([-0.1, 0.2], np.float32), np.array([0.1, 0.3], np.float32)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of Stable-Baselines3, about bounds of a Box
+@pytest.mark.parametrize(
+    ("observed", "acted"), [*((name, "discrete") for name in OBSERVATIONS), *(("vector", name) for name in ACTIONS)]
+)
+def test_spaces(observed: str, acted: str) -> None:
+    """Of observations and actions: what was done in rollouts is what is learned from; padding is of no space."""
+    compared = padded = 0
+
+    def compare(model: RecurrentPPO) -> None:
+        nonlocal compared, padded
+        for batch in model.rollout_buffer.get(BATCH):
+            actions = batch.actions.long().flatten() if acted.startswith("discrete") else batch.actions
+            arguments = batch.observations, actions, batch.lstm_states, batch.episode_starts
+            values, log_prob, entropy = model.policy.evaluate_actions(*arguments)
+            mask = batch.mask > 0
+            torch.testing.assert_close(values[mask], batch.old_values[mask], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(log_prob[mask], batch.old_log_prob[mask], rtol=1e-4, atol=1e-5)
+            assert entropy.shape == log_prob.shape == values.shape
+            compared += int(mask.sum())
+            padded += int((~mask).sum())
+
+    spaces_here = OBSERVATIONS[observed], ACTIONS[acted]
+    for space in spaces_here:
+        space.seed(0)
+    model = build("GRUPolicy", DummyVecEnv([lambda: Noise(*spaces_here)] * N_ENVS))
+    callback = AtTheEndOfARollout(compare)
+    model.learn(2 * N_ENVS * STEPS, callback)
+    assert compared == N_ENVS * STEPS < compared + padded
+    observation = model.env.observation_space.sample()  # type: ignore[union-attr]
+    for deterministic in (False, True):
+        action, _ = model.predict(observation, deterministic=deterministic)
+        assert spaces_here[1].contains(action.item() if action.shape == () else action)
+
+
+# Refused
+
+
+def test_arguments_that_are_refused() -> None:
+    for kwargs, error, message in [
+        ({"policy_kwargs": {"squash_output": True}}, TypeError, "squash_output"),
+        ({"policy_kwargs": {"net_arch": [4]}}, TypeError, "net_arch"),
+        ({"policy_kwargs": {"core": "gru"}}, ValueError, "core of a RMCPolicy must be left out, .* got 'gru'"),
+        ({"policy_kwargs": {"core_kwargs": {"mem_slots": 0}}}, ValueError, "mem_slots must be"),
+    ]:
+        with pytest.raises(error, match=message):
+            build(**kwargs)
+    steered = DummyVecEnv([lambda: Noise(OBSERVATIONS["vector"], ACTIONS["box"])])
+    with pytest.raises(ValueError, match="use_sde must be False with a RMCPolicy, got True"):
+        build(env=steered, use_sde=True)
+
+
+@pytest.fixture
+def cart_pole() -> Iterator[gym.Env[Any, Any]]:
+    env = gym.make("CartPole-v1")
+    yield env
+    env.close()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN, RecurrentPPO])
+def test_our_own_policies_are_for_our_own_algorithms(algorithm: Any, cart_pole: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"RMCPolicy carries a state.*A2C or IMPALA.*rmc_rl\.contrib\.RMCPolicy with"
+    ) as error:
+        algorithm(policies.RMCPolicy, cart_pole, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C])
+def test_recurrent_ppos_policies_are_for_recurrent_ppo(algorithm: Any, cart_pole: Any) -> None:
+    model = algorithm(contrib.GRUPolicy, cart_pole, device="cpu")
+    with pytest.raises(
+        TypeError, match=r"rmc_rl\.contrib\.GRUPolicy needs an algorithm that.*use RecurrentPPO"
+    ) as error:
+        model.learn(10)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"a subclass of rmc_rl\.policies\.RecurrentPolicy, got .*contrib\.GRUPolicy"):
+        agents.A2C(contrib.GRUPolicy, Recall)  # type: ignore[arg-type]
+
+
+def test_the_memory_is_not_started_from_zeros() -> None:
+    """In which all slots of an RMC would stay alike for ever: what offsets are for."""
+    model = build()
+    core = model.policy.network.core
+    assert isinstance(core, RelationalMemory)
+    _, stored = model.predict(observations(1)[0])
+    (memory,) = model.policy._restore(tuple(map(torch.from_numpy, stored)))
+    assert (memory[:, 0] - memory[:, 1]).abs().max() > 0.1
