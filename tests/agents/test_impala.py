@@ -337,6 +337,16 @@ def test_a_batch_that_environments_cannot_fill_evenly() -> None:
         model.learn(100)
 
 
+class OneWay:
+    """Makes environments, and can be pickled, but not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+    def __call__(self) -> Recall:
+        return Recall()
+
+
 class Wide(Recall):
     observation_space = spaces.Box(0.0, 1.0, (9,), np.float32)
 
@@ -352,6 +362,7 @@ def test_environments_of_different_spaces(algorithm: type[ActorCritic]) -> None:
     ("env", "message"),
     [
         (lambda: Recall(), "env must be picklable"),
+        (OneWay(), "env must be picklable .* invalid literal"),
         (Recall(), "env must be an id or a callable"),
         (DummyVecEnv([Recall]), "env must be an id or a callable"),
         ("NoSuch-v0", "env must be a registered id"),
