@@ -77,9 +77,9 @@ def batches(model: IMPALA, steps: int) -> list[tuple[Trajectory, Tensor]]:
     seen = []
     update = model.learner.update
 
-    def spy(trajectory: Trajectory) -> dict[str, float]:
+    def spy(trajectory: Trajectory, *recording: Recording | None) -> dict[str, float]:
         seen.append((deepcopy(trajectory), weights(model)))
-        return update(trajectory)
+        return update(trajectory, *recording)
 
     model.learner.update = spy  # type: ignore[method-assign]
     model.learn(steps)
