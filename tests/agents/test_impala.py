@@ -23,6 +23,7 @@ from agents.saved_model import SavedModel
 from agents.trajectory import Trajectory
 from benchmarks.recall import Recall
 from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.cores import Recording
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.vec_env import make_vec_env
 
