@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
     import gymnasium  # heavy imports wait until the arguments are known to be good
 
-    from agents.processes import ActorError
+    from agents.processes import ActorError, BeginError
     from agents.replicas import ReplicaError, launched
     from agents.training import Training
     from rmc_rl.checkpoint import CheckpointError
@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> int:
     print(f"run folder: {folder}")
     try:
         evaluation = training.run()
+    except BeginError as error:
+        return fail(error, code=2)
     except ActorError as error:
         print(*getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)

@@ -1,6 +1,7 @@
 """One training run of an agent, from its configuration to its final score."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -31,7 +32,7 @@ from .callbacks import BestModel, Checkpoint, Progress
 from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
 from .impala import IMPALA
-from .processes import settled
+from .processes import BeginError, settled
 from .progress import restore_progress
 from .replicas import launched, replicated
 from .run_log import run_log
@@ -86,6 +87,7 @@ class Training:
         """Train for what is left of the steps, then evaluate; None if the user stopped it (it can be resumed).
 
         Raises:
+            BeginError: actors cannot begin; then the folder of a new run is gone, and the next try can have its name.
             FloatingPointError: something was not finite; the last checkpoint is kept.
             ReplicaError: another process of the run was killed.
             ActorError: actors failed again and again.
@@ -93,9 +95,14 @@ class Training:
             OSError: another file could not be written.
         """
         stop = StopRequest()
-        with run_log(self.folder) as log, stop.listening():
-            self.agent.set_logger(log)
-            self._learn(stop)
+        try:
+            with run_log(self.folder) as log, stop.listening():
+                self.agent.set_logger(log)
+                self._learn(stop)
+        except BeginError:
+            if self.checkpoint is None:
+                shutil.rmtree(self.folder.path)
+            raise
         if stop.requested:
             return None
         self.agent.save(self.folder.model)

@@ -235,7 +235,7 @@ def _mask_in(info: Mapping[str, Any]) -> Any:
 
 def _as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.int8]:
     try:
-        array = np.array(mask, dtype=bool)  # a copy: the environment may write into its own
+        array = np.asarray(mask, dtype=bool)
     except (TypeError, ValueError):  # such as parts of several lengths
         array = np.empty(0, dtype=bool)
     if array.shape != shape:
@@ -243,7 +243,7 @@ def _as_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.int8]:
             f"action_masks must be one array of shape {shape}, the values of each component one after the other, "
             f"got {one_line(mask)}"
         )
-    return array.astype(np.int8)
+    return array.astype(np.int8)  # a copy: the environment may write into its own
 
 
 def check_same_step_autoreset(env: VectorEnv[Any, Any, Any]) -> None:

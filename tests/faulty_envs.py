@@ -1,5 +1,6 @@
 """Environments that misbehave, for tests: `tests.faulty_envs:Faulty-v0`."""
 
+import multiprocessing
 from typing import Any
 
 import gymnasium as gym
@@ -11,12 +12,17 @@ EPISODE_LENGTH = 7
 
 
 class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
-    """Draws nothing, and after `good_steps` steps, whatever their episodes, gives `fault` as NaN."""
+    """Draws nothing, and after `good_steps` steps, whatever their episodes, gives `fault` as NaN.
+
+    With the fault "birth", it cannot be made in a process that another one has started.
+    """
 
     observation_space = spaces.Box(-1.0, 1.0, (3,))
     action_space = spaces.Discrete(2)
 
     def __init__(self, good_steps: int, fault: str, render_mode: str | None = None) -> None:
+        if fault == "birth" and multiprocessing.parent_process() is not None:
+            raise OSError("no licence\nfor this game")
         self.good_steps, self.fault = good_steps, fault
         self.steps = 0
 

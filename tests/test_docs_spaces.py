@@ -8,9 +8,11 @@ import gymnasium as gym
 import pytest
 import torch
 from gymnasium import spaces
+from torch.utils.flop_counter import FlopCounterMode
 
 from rmc_rl.encoders import ENCODERS, make_encoder
 from rmc_rl.masks import choices
+from rmc_rl.network import RecurrentActorCritic
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "spaces.md").read_text()
@@ -57,6 +59,16 @@ def test_the_lengths_of_masks() -> None:
     assert choices(spaces.MultiDiscrete([3, 5])) == [3, 5]
     assert "| `MultiBinary(n)` | 2 n entries" in masks
     assert sum(choices(spaces.MultiBinary(4))) == 8
+
+
+def test_work_of_large_encoders() -> None:
+    """Multiplications and additions for one image, the layer after the encoder included."""
+    (line,) = re.findall(r"for 84 x 84 pixels (\d+) MFLOP, where `nature` has (\d+)", TEXT)
+    for name, mega_flops in zip(("resnet", "nature"), line, strict=True):
+        network = RecurrentActorCritic(spaces.Box(0, 1, (84, 84, 3)), spaces.Discrete(2), "identity", encoder=name)
+        with FlopCounterMode(display=False) as counter:
+            network.embedding(network.encoder(torch.rand(1, 84, 84, 3)))
+        assert round(counter.get_total_flops() / 1e6) == int(mega_flops)
 
 
 def test_links_lead_somewhere() -> None:

@@ -680,6 +680,15 @@ def test_an_environment_that_always_fails_in_another_process(capsys: pytest.Capt
     assert IMPALA.load(newest, device="cpu").num_timesteps > 0
 
 
+def test_an_environment_that_cannot_be_made_in_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused like other bad input: in one line, and without a run folder that would be in the way of the next try."""
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = ["--config=impala.yaml", *FAULTY, "--environment.kwargs={good_steps: 23, fault: birth}"]
+    assert train.main([*arguments, "--placement.actors=1", "--evaluation.interval=0"]) == 2
+    assert capsys.readouterr().err == "train.py: actor 0 cannot begin: OSError: no licence for this game\n"
+    assert list(Path("runs").iterdir()) == []
+
+
 def test_a_failure_before_the_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     """The user is not sent to look for a checkpoint that does not exist."""
     arguments = ["--config=tiny.yaml", *FAULTY, "--environment.kwargs={good_steps: 3, fault: reward}"]

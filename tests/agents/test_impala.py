@@ -23,6 +23,7 @@ from agents.saved_model import SavedModel
 from agents.trajectory import Trajectory
 from benchmarks.recall import Recall
 from rmc_rl.checkpoint import CheckpointError
+from rmc_rl.cores import Recording
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.vec_env import make_vec_env
 
@@ -77,9 +78,9 @@ def batches(model: IMPALA, steps: int) -> list[tuple[Trajectory, Tensor]]:
     seen = []
     update = model.learner.update
 
-    def spy(trajectory: Trajectory) -> dict[str, float]:
+    def spy(trajectory: Trajectory, *recording: Recording | None) -> dict[str, float]:
         seen.append((deepcopy(trajectory), weights(model)))
-        return update(trajectory)
+        return update(trajectory, *recording)
 
     model.learner.update = spy  # type: ignore[method-assign]
     model.learn(steps)
@@ -337,6 +338,16 @@ def test_a_batch_that_environments_cannot_fill_evenly() -> None:
         model.learn(100)
 
 
+class OneWay:
+    """Makes environments, and can be pickled, but not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+    def __call__(self) -> Recall:
+        return Recall()
+
+
 class Wide(Recall):
     observation_space = spaces.Box(0.0, 1.0, (9,), np.float32)
 
@@ -352,6 +363,7 @@ def test_environments_of_different_spaces(algorithm: type[ActorCritic]) -> None:
     ("env", "message"),
     [
         (lambda: Recall(), "env must be picklable"),
+        (OneWay(), "env must be picklable .* invalid literal"),
         (Recall(), "env must be an id or a callable"),
         (DummyVecEnv([Recall]), "env must be an id or a callable"),
         ("NoSuch-v0", "env must be a registered id"),

@@ -292,6 +292,7 @@ def test_previous_action_and_reward_of_every_kind(make: Callable[[], VecEnv]) ->
         lambda: make_vec_env(AsyncVectorEnv([partial(Masked, "vector", "Discrete")] * 3, autoreset_mode=SAME_STEP)),
         lambda: make_vec_env(DummyVecEnv([lambda: ActionMasks(Masked("vector", "Discrete"))] * 3)),
         lambda: make_vec_env(lambda: ActionMasks(Informed("vector", "Discrete")), 3),
+        lambda: make_vec_env(lambda: ActionMasks(Masked("vector", "Discrete")), 3),
     ],
 )
 def test_masks_are_observed_once(make: Callable[[], VecEnv]) -> None:
