@@ -108,10 +108,10 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monke
     unroll = Actor.unroll
     unrolls = itertools.count()
 
-    def told_to_stop(actor: Actor, on_step: OnStep, trajectory: Trajectory | None = None) -> Trajectory | None:
+    def told_to_stop(actor: Actor, on_step: OnStep, *places: Any) -> Trajectory | None:
         if next(unrolls) == 7:
             os.kill(os.getpid(), signal.SIGTERM)
-        return unroll(actor, on_step, trajectory)
+        return unroll(actor, on_step, *places)
 
     with monkeypatch.context() as patch:
         patch.setattr(Actor, "unroll", told_to_stop)
