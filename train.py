@@ -32,10 +32,11 @@ def main(arguments: list[str]) -> int:
 
     import gymnasium  # heavy imports wait until the arguments are known to be good
 
-    from agents.processes import ActorError
+    from agents.processes import ActorError, BeginError
     from agents.replicas import ReplicaError, launched
     from agents.training import Training
     from rmc_rl.checkpoint import CheckpointError
+    from rmc_rl.masks import ActionMaskError
     from rmc_rl.run_folder import RunFolder
 
     launch = launched()
@@ -53,10 +54,13 @@ def main(arguments: list[str]) -> int:
     print(f"run folder: {folder}")
     try:
         evaluation = training.run()
+    except BeginError as error:
+        return fail(error, code=2)
     except ActorError as error:
         print(*getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
-    except (FloatingPointError, ReplicaError, CheckpointError, OSError) as error:  # OSError: a full disk
+    # An OSError may be a full disk.
+    except (FloatingPointError, ActionMaskError, ReplicaError, CheckpointError, OSError) as error:
         return fail(f"{error}; {last_checkpoint(training.folder)}", code=1)
     except KeyboardInterrupt:  # a second one while training, or the first while evaluating
         return fail(f"interrupted; {last_checkpoint(training.folder)}", code=130)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rmc_rl.cores import State, unchanged_weights
-from rmc_rl.network import Observation, RecurrentActorCritic
+from rmc_rl.cores import Recording, State, unchanged_weights
+from rmc_rl.masks import ACTION_MASK, check_mask
+from rmc_rl.network import NetworkOutput, Observation, RecurrentActorCritic
 from rmc_rl.policies import to_env_actions
 
 from .hyperparameters import Hyperparameters
@@ -64,29 +65,39 @@ class Actor:
         self.state = tuple(torch.from_numpy(leaf).to(self.device) for leaf in position["state"])
 
     @torch.no_grad()
-    def unroll(self, on_step: OnStep, trajectory: Trajectory | None = None) -> Trajectory | None:
+    def unroll(
+        self, on_step: OnStep, trajectory: Trajectory | None = None, recording: Recording | None = None
+    ) -> Trajectory | None:
         """The next unroll; None if `on_step` said stop.
 
         Args:
             on_step: called after each vector step.
             trajectory: where to write it; None for the actor's own, which the next call writes over.
+            recording: of `network.record`, where to keep what the core computes, of the T + 1 observations.
 
         Raises:
             FloatingPointError: the environment gave an observation or a reward that is not finite.
+            ActionMaskError: it allows no action.
         """
         trajectory = trajectory or self.trajectory
         for target, leaf in zip(trajectory.initial_state, self.state, strict=True):
             target.copy_(leaf)
         with unchanged_weights():
             for t in range(self.settings.unroll_length):
-                if not self._step(trajectory, t, on_step):
+                if not self._step(trajectory, t, on_step, recording):
                     return None
-        self._write_observation(trajectory, self.settings.unroll_length)
+            self._write_observation(trajectory, self.settings.unroll_length)
+            if recording is not None:
+                self._run(trajectory, self.settings.unroll_length, recording)
         return trajectory
 
-    def _step(self, trajectory: Trajectory, t: int, on_step: OnStep) -> bool:
+    def _run(self, trajectory: Trajectory, t: int, recording: Recording | None = None) -> tuple[NetworkOutput, State]:
+        """The network at step t, and the core's state after it."""
+        return self.network.step(trajectory.observation(t), self.state, trajectory.starts[t], recording)
+
+    def _step(self, trajectory: Trajectory, t: int, on_step: OnStep, recording: Recording | None) -> bool:
         self._write_observation(trajectory, t)
-        output, self.state = self.network.step(trajectory.observation(t), self.state, trajectory.starts[t])
+        output, self.state = self._run(trajectory, t, recording)
         distribution = self.network.distribution(output.policy)
         actions = distribution.sample()  # [B, ...]
         trajectory.actions[t] = actions
@@ -129,6 +140,8 @@ class Actor:
             for key, part in observation.items():
                 _check_finite(f"observation[{key!r}]", part)
                 cast(dict[str, Tensor], target)[key][t] = torch.from_numpy(part)
+            if self.network.is_masked:
+                check_mask(observation[ACTION_MASK], self.network.action_space)
         else:
             assert observation is not None, "start() comes first"
             _check_finite("observation", observation)

@@ -41,7 +41,8 @@ class ActorCritic(BaseAlgorithm):
         policy: `"RMCPolicy"`, `"LSTMPolicy"`, `"GRUPolicy"`, `"DeepLSTMPolicy"`, `"DNCPolicy"`, `"MinGRUPolicy"`,
             `"FeedForwardPolicy"`, or `"RecurrentPolicy"` for the core that `policy_kwargs` name, or such a class.
         env: a Gymnasium id, a callable that makes an environment, a Gymnasium environment or vector environment, or a
-            Stable-Baselines3 VecEnv. None only to load a model without one.
+            Stable-Baselines3 VecEnv. None only to load a model without one. With a method `action_masks()`, only legal
+            actions are taken (`rmc_rl.wrappers.ActionMasks`).
         n_envs: how many environments to make of an id or a callable.
         env_kwargs: arguments for the environment of an id or a callable.
         previous_action_reward: whether the agent observes these too (`rmc_rl.wrappers.PreviousActionReward`).
@@ -164,7 +165,7 @@ class ActorCritic(BaseAlgorithm):
                 callback.on_rollout_end()
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self._update_learning_rate(self.learner.optimizer)
-                metrics = self.learner.update(trajectory)
+                metrics = self.learner.update(trajectory, source.recording)
                 source.updated()
                 self._n_updates += 1
                 if self._n_updates % log_interval == 0:

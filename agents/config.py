@@ -17,7 +17,7 @@ class EnvironmentConfig:
     """What the agent plays."""
 
     id: str = "envs:MiniPacman-v0"
-    """Gymnasium id; `module:Name-v0` imports the module first."""
+    """Gymnasium id; `module:Name-v0` imports the module first. One with a method action_masks() is masked by it."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of that environment. Mini-Pacman: mode, viewport, observation, frame_cap."""
     num_envs: int = 128
@@ -39,7 +39,7 @@ class PolicyConfig:
     """Arguments of the core, over the policy's defaults. RMC: mem_slots, head_size, num_heads, gate_style, ...; LSTM
     and GRU: hidden_size."""
     encoder: str = "auto"
-    """`grid` for small images, `flat` for vectors, `auto` to go by the observation."""
+    """`grid` for small images, `nature` or `resnet` for large ones, `flat` for vectors, `auto` to go by the size."""
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the encoder."""
     embedding_size: int = 256

@@ -42,7 +42,7 @@ class Recipe:
                 f"got {self.env!r}"
             )
         try:
-            ForkingPickler.dumps(self)
+            ForkingPickler.loads(ForkingPickler.dumps(self))
         except Exception as error:  # whatever an object's own pickling raises
             reason = " ".join(str(error).split())
             raise ValueError(

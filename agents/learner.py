@@ -4,6 +4,7 @@ import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor
 
+from rmc_rl.cores import Recording
 from rmc_rl.network import RecurrentActorCritic
 
 from . import replicas
@@ -23,13 +24,17 @@ class Learner:
         self.network, self.settings = network, settings
         self.optimizer = make_optimizer(network, settings)
 
-    def update(self, trajectory: Trajectory) -> dict[str, float]:
+    def update(self, trajectory: Trajectory, recording: Recording | None = None) -> dict[str, float]:
         """One step on the trajectory's loss; returns what to log.
+
+        Args:
+            trajectory: a batch of unrolls.
+            recording: what the core has computed of them with the present parameters, if that was kept.
 
         Raises:
             FloatingPointError: the gradient is not finite; the parameters stay as they were.
         """
-        loss, metrics = self.loss(trajectory)
+        loss, metrics = self.loss(trajectory, recording)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         replicas.reduce_gradients(self.network, self.settings.loss_reduction)
@@ -39,10 +44,11 @@ class Learner:
         self.optimizer.step()
         return {name: tensor.item() for name, tensor in {**metrics, "loss": loss, "gradient_norm": norm}.items()}
 
-    def loss(self, trajectory: Trajectory) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, trajectory: Trajectory, recording: Recording | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to be minimised, and its parts, which are means over all steps, whatever the loss is."""
         settings = self.settings
-        output, _ = self.network(trajectory.observations, trajectory.initial_state, trajectory.starts)  # [T + 1, B]
+        inputs = trajectory.observations, trajectory.initial_state, trajectory.starts
+        output, _ = self.network(*inputs, recording)  # [T + 1, B]
         values, bootstrap_value = output.value[:-1], output.value[-1]
         distribution = self.network.distribution(output.policy[:-1].flatten(0, 1))
         log_probs = distribution.log_prob(trajectory.actions.flatten(0, 1)).view_as(values)  # [T, B]

@@ -19,8 +19,8 @@ from .environments import Recipe
 from .hyperparameters import Hyperparameters
 from .lag_log import LagLog
 from .placement import SLOTS, Placement
-from .processes import end
-from .restarts import Restarts, actor_error
+from .processes import BeginError, end
+from .restarts import Restarts, with_traceback
 from .shared_parameters import SharedParameters
 from .trajectory import Trajectory
 from .unroll_queue import Chunk, UnrollQueue
@@ -60,10 +60,11 @@ class LocalActors:
         seed: of row 0; None draws one from the system.
 
     Raises:
-        ActorError: an actor cannot begin.
+        BeginError: an actor cannot begin.
     """
 
     has_batch = False
+    recording = None
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class LocalActors:
                 actor.process.join()
             if message is None or isinstance(message, Failure):
                 actor.failure = message
-                raise actor_error(f"actor {index} cannot begin: {actor.end().reason}", actor.end())
+                raise with_traceback(BeginError(f"actor {index} cannot begin: {actor.end().reason}"), actor.end())
 
     def _start(self, index: int, seed: int, free: Iterable[int]) -> ActorProcess:
         context = multiprocessing.get_context("spawn")

@@ -1,14 +1,25 @@
 """Where IMPALA's actors run: one choice, with its checks. Imports nothing heavy."""
 
+import os
+import re
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Literal
 
 SLOTS = 2
 """Unrolls of each actor in a process of its own: one is being filled while the other waits."""
-ANSWER_SECONDS = 5.0
-"""Within which a Ray cluster must take a connection."""
+CONNECT_SECONDS, JOIN_SECONDS = 5.0, 30.0
+"""Within which a Ray cluster must take a connection, and then a process, which takes 3 as a rule."""
+JOIN = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+FEW_TRIES = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "1",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "2",
+}
+"""Have Ray give up soon where something else listens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +83,39 @@ class Placement:
             )
 
     def check_reachable(self) -> None:
-        """Raise a ValueError if actors are to run on Ray and it is not installed, or no cluster answers."""
+        """Raise a ValueError if actors are to run on Ray and it is not installed, or no cluster takes this process."""
         if self.kind == "ray" and find_spec("ray") is None:
             raise ValueError("placement.kind 'ray' needs Ray: pip install 'rmc-rl[ray]'")
         if self.address is not None:
-            host, _, port = self.address.rpartition(":")
-            try:
-                socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
-            except OSError as error:
-                raise ValueError(
-                    f"placement.address must be that of a running Ray cluster, got {self.address!r}: {error}"
-                ) from error
+            reason = _why_no_cluster(self.address)
+            legal = "that of a running Ray cluster with a node on this machine"
+            self._check("address", not reason, legal, f": {reason}")
 
-    def _check(self, field: str, holds: bool, legal: str) -> None:
+    def _check(self, field: str, holds: bool, legal: str, reason: str = "") -> None:
         if not holds:
-            raise ValueError(f"placement.{field} must be {legal}, got {getattr(self, field)!r}")
+            raise ValueError(f"placement.{field} must be {legal}, got {getattr(self, field)!r}{reason}")
 
 
 def _is_address(text: object) -> bool:
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     return bool(host) and "/" not in host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def _why_no_cluster(address: str) -> str:
+    """Why a process here could not join a Ray cluster there, in one line; empty if it could.
+
+    Another process tries it: Ray would print a line for each of its many tries, and may even abort the process.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        command, environment = [sys.executable, "-c", JOIN, address], os.environ | FEW_TRIES
+        tried = subprocess.run(command, env=environment, timeout=JOIN_SECONDS, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {JOIN_SECONDS:.0f} seconds"
+    if tried.returncode == 0:
+        return ""
+    reasons = re.findall(r"Failed to .+|\w+Error: .+", tried.stderr)
+    return reasons[0].partition(". ")[0] if reasons else f"Ray ended with exit code {tried.returncode}"

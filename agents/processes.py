@@ -5,7 +5,9 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +19,10 @@ SECONDS_TO_END = 4.0
 
 class ActorError(RuntimeError):
     """Actors fail for good; a note carries the last one's traceback."""
+
+
+class BeginError(ActorError):
+    """Actors cannot begin."""
 
 
 def ignore_signals() -> None:
@@ -48,6 +54,28 @@ def end(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
         process.kill()
         process.join()
+
+
+CLEAN_UP = """
+read _ || for process in /proc/[0-9]*; do  # a line, or the end of the pipe with whoever held it
+    ls -l "$process/fd" 2> /dev/null | grep -qF "$0" && kill -9 "${process#/proc/}"
+done
+rm -rf -- "$0"
+"""
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder that is removed at the end of the block.
+
+    So it is if this process is killed: by a shell, which on Linux kills the processes that have a file in it open.
+    """
+    folder = tempfile.mkdtemp(prefix="rmc-rl-")
+    with subprocess.Popen(["sh", "-c", CLEAN_UP, folder], stdin=subprocess.PIPE, start_new_session=True) as shell:
+        try:
+            yield folder
+        finally:
+            shell.communicate(b"\n")
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt

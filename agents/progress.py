@@ -4,7 +4,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint
+from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint, tensor_group
 from rmc_rl.env_snapshot import restore_envs, snapshot_envs, why_no_snapshot
 from rmc_rl.random_state import random_states, restore_random_states
 from rmc_rl.snapshot import Snapshot, pack, unpack
@@ -12,7 +12,6 @@ from rmc_rl.snapshot import Snapshot, pack, unpack
 from . import replicas
 from .actor import Actor
 from .actor_critic import ActorCritic
-from .saved_model import group
 
 KIND = "progress"
 EPISODE = ("r", "l", "t")  # what a monitor says of an episode
@@ -64,7 +63,7 @@ def restore_progress(path: Path, agent: ActorCritic, seed: int) -> None:
         for name, value in _run(agent, seed).items():
             if data["run"][name] != value:
                 raise ValueError(f"{name} was {data['run'][name]!r}, and is {value!r}")
-        parts = {name: Snapshot(part, group(tensors, f"{name}/")) for name, part in data["parts"].items()}
+        parts = {name: Snapshot(part, tensor_group(tensors, f"{name}/")) for name, part in data["parts"].items()}
         _restore_agent(agent, unpack(parts["agent"]))
         assert agent.env is not None
         restore_envs(agent.env, parts["envs"])

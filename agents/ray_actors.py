@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -27,8 +26,8 @@ from .environments import Recipe
 from .hyperparameters import Hyperparameters
 from .lag_log import LagLog
 from .placement import SLOTS, Placement
-from .processes import ActorError
-from .restarts import Restarts, actor_error
+from .processes import ActorError, BeginError, temporary_folder
+from .restarts import Restarts, with_traceback
 from .shared_parameters import load_vector
 from .trajectory import Trajectory
 from .unroll_queue import Chunk, UnrollQueue
@@ -114,10 +113,11 @@ class RayActors:
         seed: of row 0; None draws one from the system.
 
     Raises:
-        ActorError: the cluster cannot be joined or has too few CPUs, or an actor cannot begin.
+        BeginError: the cluster cannot be joined or has too few CPUs, or an actor cannot begin.
     """
 
     has_batch = False
+    recording = None
 
     def __init__(
         self,
@@ -186,11 +186,11 @@ class RayActors:
         placed = [actor.placed for actor in self.actors]
         missing = len(ray.wait(placed, num_returns=len(placed), timeout=PLACE_SECONDS)[1])
         if missing:
-            raise ActorError(f"{missing} of {len(placed)} actors found no free CPU within {_cpus()}")
+            raise BeginError(f"{missing} of {len(placed)} actors found no free CPU within {_cpus()}")
         for index, actor in enumerate(self.actors):
             result = _result(actor.under_way.pop())
             if isinstance(result, Failure):
-                raise actor_error(f"actor {index} cannot begin: {result.reason}", result)
+                raise with_traceback(BeginError(f"actor {index} cannot begin: {result.reason}"), result)
             self._take(index, result)
 
     def _start(self, seed: int) -> RemoteActor:
@@ -258,17 +258,17 @@ def _connected(placement: Placement) -> Iterator[None]:
     """While inside, this process is connected to Ray: to a cluster, or to one of its own, which ends with it.
 
     Raises:
-        ActorError: it cannot be.
+        BeginError: it cannot be.
     """
     if ray.is_initialized():
-        raise ActorError("this process is connected to Ray already: placement.kind 'ray' needs ray.shutdown() first")
+        raise BeginError("this process is connected to Ray already: placement.kind 'ray' needs ray.shutdown() first")
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with ExitStack() as stack:
         if placement.address is None:
             os.environ.setdefault("RAY_AUTH_TOKEN", TOKEN)  # or Ray writes one into the home directory
             # Workers find on this machine what this process finds.
             paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rmc-rl-", ignore_cleanup_errors=True))
+            folder = stack.enter_context(temporary_folder())
             arguments |= {"address": "local", "num_cpus": placement.actors, "include_dashboard": False}
             arguments |= {"runtime_env": paths, "_temp_dir": folder}
         else:
@@ -279,7 +279,7 @@ def _connected(placement: Placement) -> Iterator[None]:
                 ray.init(**arguments)
             except Exception as error:  # of many kinds, and of many lines
                 where = placement.address or "on this machine"
-                raise ActorError(f"cannot join Ray at {where}: {_line(error)}") from error
+                raise BeginError(f"cannot join Ray at {where}: {_line(error)}") from error
         yield
 
 

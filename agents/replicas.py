@@ -8,7 +8,6 @@ group; without one, it is alone.
 import multiprocessing
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -19,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .processes import ActorError, end, follow_parent, ignore_signals
+from .processes import ActorError, end, follow_parent, ignore_signals, temporary_folder
 
 
 class ReplicaError(RuntimeError):
@@ -155,7 +154,7 @@ def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> I
         yield
         return
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         store = f"file://{os.path.join(folder, 'store')}"
         others: list[tuple[BaseProcess, Connection]] = []
         try:

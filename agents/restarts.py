@@ -38,11 +38,11 @@ class Restarts:
             self.recent.popleft()
         number, minutes = len(self.recent), f"{RESTART_WINDOW / 60:.0f} minutes"
         if number > self.most:
-            raise actor_error(
+            line = (
                 f"{number} actors failed within {minutes}, more than placement.max_restarts, {self.most}; "
-                f"the last one, actor {index}: {failure.reason}",
-                failure,
+                f"the last one, actor {index}: {failure.reason}"
             )
+            raise with_traceback(ActorError(line), failure)
         warnings.warn(
             f"actor {index} is restarted ({number} of at most {self.most} within {minutes}): {failure.reason}",
             RuntimeWarning,
@@ -53,9 +53,8 @@ class Restarts:
         return int(sequence.generate_state(1)[0] >> 1)
 
 
-def actor_error(line: str, failure: Failure) -> ActorError:
-    """The error of this line, with the failure's traceback, if there is one, as a note."""
-    error = ActorError(line)
+def with_traceback(error: ActorError, failure: Failure) -> ActorError:
+    """The error, with the failure's traceback, if there is one, as a note."""
     if failure.traceback:
         error.add_note(failure.traceback)
     return error

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint
+from rmc_rl.checkpoint import CheckpointError, load_checkpoint, one_line, save_checkpoint, tensor_group
 from rmc_rl.normalizer import write_statistics
 from rmc_rl.policies import RecurrentPolicy, restore_policy
 from rmc_rl.snapshot import Snapshot, pack, unpack
@@ -87,23 +87,18 @@ class SavedModel:
                 raise ValueError(f"tensors are unknown: {stray}")
             return cls(
                 algorithm=algorithm,
-                policy=restore_policy(path, data["policy"], group(tensors, "policy/")),
-                optimizer=group(tensors, "optimizer/"),
+                policy=restore_policy(path, data["policy"], tensor_group(tensors, "policy/")),
+                optimizer=tensor_group(tensors, "optimizer/"),
                 hyperparameters=_hyperparameters(HYPERPARAMETERS[algorithm], data["hyperparameters"]),
                 n_envs=_whole_number("n_envs", data["n_envs"], least=1),
                 seed=None if data["seed"] is None else _whole_number("seed", data["seed"]),
                 counters={name: _whole_number(name, data["counters"][name]) for name in COUNTERS},
-                statistics=unpack(Snapshot(data.get("statistics"), group(tensors, "statistics/"))),
+                statistics=unpack(Snapshot(data.get("statistics"), tensor_group(tensors, "statistics/"))),
             )
         except CheckpointError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: not a saved {algorithm} model: {one_line(error)}") from error
-
-
-def group(tensors: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _hyperparameters(kind: type[Hyperparameters], values: dict[str, Any]) -> Hyperparameters:

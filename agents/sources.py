@@ -3,12 +3,18 @@
 from collections import deque
 from typing import Protocol
 
+from rmc_rl.cores import Recording
+
 from .actor import Actor, OnStep
 from .trajectory import Trajectory
 
 
 class Source(Protocol):
     """Batches of unrolls, one after the other."""
+
+    @property
+    def recording(self) -> Recording | None:
+        """What the core has computed of the last batch with the learner's present parameters, if that was kept."""
 
     @property
     def has_batch(self) -> bool:
@@ -40,6 +46,7 @@ class LockStep:
 
     def __init__(self, actor: Actor, batch_size: int) -> None:
         self.actor, self.batch_size = actor, batch_size
+        self.recording: Recording | None = None
         num_envs = actor.env.num_envs
         self.trajectory = (
             Trajectory.allocate(actor.settings.unroll_length, batch_size, actor.network, actor.device)
@@ -55,13 +62,20 @@ class LockStep:
     def batch(self, on_step: OnStep) -> Trajectory | None:
         if not self.left:
             for part in self.trajectory.split(self.actor.env.num_envs):
-                if self.actor.unroll(on_step, part) is None:
+                if self.actor.unroll(on_step, part, self._record()) is None:
                     return None
             self.left.extend(self.trajectory.split(self.batch_size))
         return self.left.popleft()
 
+    def _record(self) -> Recording | None:
+        """Where the actor keeps the core's part, which the learner would compute again, if a batch is one unroll."""
+        if self.batch_size == self.actor.env.num_envs:
+            self.recording = self.actor.network.record(self.actor.settings.unroll_length + 1, self.batch_size)
+        return self.recording
+
     def updated(self) -> None:
-        """The parameters are the learner's own."""
+        """The parameters are the learner's own; what was recorded is past."""
+        self.recording = None
 
     def metrics(self) -> dict[str, float]:
         return {}

@@ -1,6 +1,7 @@
 """One training run of an agent, from its configuration to its final score."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -31,9 +32,10 @@ from .callbacks import BestModel, Checkpoint, Progress
 from .config import AgentRun, EnvironmentConfig, PolicyConfig
 from .evaluate import Evaluation, evaluate
 from .impala import IMPALA
-from .processes import settled
+from .processes import BeginError, settled
 from .progress import restore_progress
 from .replicas import launched, replicated
+from .run_log import run_log
 from .video import record_policy
 from .watch import make_watched_env
 
@@ -85,15 +87,22 @@ class Training:
         """Train for what is left of the steps, then evaluate; None if the user stopped it (it can be resumed).
 
         Raises:
+            BeginError: actors cannot begin; then the folder of a new run is gone, and the next try can have its name.
             FloatingPointError: something was not finite; the last checkpoint is kept.
             ReplicaError: another process of the run was killed.
             ActorError: actors failed again and again.
             CheckpointError: a checkpoint could not be written.
+            OSError: another file could not be written.
         """
         stop = StopRequest()
-        self.agent.set_logger(self._logger())
-        with closing(self.agent.logger), stop.listening():
-            self._learn(stop)
+        try:
+            with run_log(self.folder) as log, stop.listening():
+                self.agent.set_logger(log)
+                self._learn(stop)
+        except BeginError:
+            if self.checkpoint is None:
+                shutil.rmtree(self.folder.path)
+            raise
         if stop.requested:
             return None
         self.agent.save(self.folder.model)
@@ -130,11 +139,6 @@ class Training:
             record_policy(self.agent.policy, env, self.folder.video, VIDEO_SEED, seconds=seconds)
         except ValueError as error:  # an environment that cannot be drawn, or no room for a file
             print(f"no video: {error}", file=sys.stderr)
-
-    def _logger(self) -> Logger:
-        path = str(self.folder.path)
-        formats = [make_output_format("csv", path, self.folder.log_suffix()), make_output_format("tensorboard", path)]
-        return Logger(path, formats)
 
 
 def resolve_replicas(config: AgentRun) -> AgentRun:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmc_rl.cores import LSTM, Core, MinGRU, RelationalMemory, blas
+from rmc_rl.cores import LSTM, Core, MinGRU, RelationalMemory, native
 
 from .plain_rmc import PlainRMC
 
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> None:
         torch.set_num_threads(threads)
         batches = (32, 64, 128, 256)
         compare("RMC 4 x 256", {batch: rmc_work(64, batch) for batch in batches}, options.rounds, MFLOP_A_FRAME)
-        if blas.BF16_IS_FAST:
+        if native.BF16_IS_FAST:
             compare("RMC 4 x 256, bf16", {b: rmc_work(64, b, "bf16") for b in batches}, options.rounds)
             compare("LSTM 256, bf16", {64: gated_work(256, 64, "bf16")}, options.rounds)
         compare("RMC 4 x 64", {batch: rmc_work(16, batch) for batch in batches}, options.rounds)

@@ -28,7 +28,7 @@ from agents.config import AgentRun, EnvironmentConfig
 from agents.processes import settled
 from agents.replicas import replicated
 from agents.training import resolve_replicas
-from rmc_rl.cores import blas
+from rmc_rl.cores import native
 from rmc_rl.vec_env import make_vec_env
 
 CORES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -201,7 +201,7 @@ def main(arguments: list[str]) -> None:
     config = AgentRun(replicas=options.replicas, environment=EnvironmentConfig(num_envs=options.num_envs))
     number = resolve_replicas(config).replicas or 1
     ours: dict[str, Candidate] = {}
-    for precision in ("fp32", "bf16") if blas.BF16_IS_FAST else ("fp32",):
+    for precision in ("fp32", "bf16") if native.BF16_IS_FAST else ("fp32",):
         for core in CORES:
             name = core if precision == "fp32" else f"{core}, bf16"
             ours[name] = Ours(core, options.num_envs, options.unroll_length, number, precision)

@@ -95,6 +95,11 @@ def load_checkpoint(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[s
     return header["data"], tensors
 
 
+def tensor_group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def one_line(reason: object) -> str:
     """A reason that may quote foreign text, for a message: without line breaks, and cut if it is long."""
     text = " ".join(str(reason).split())

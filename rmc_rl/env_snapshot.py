@@ -18,16 +18,18 @@ from .checkpoint import one_line
 from .normalizer import read_statistics, write_statistics
 from .snapshot import Snapshot, pack, unpack
 from .vec_env import VectorToVecEnv
-from .wrappers import EnvPreviousActionReward, VectorPreviousActionReward
+from .wrappers import EnvActionMasks, EnvPreviousActionReward, VectorActionMasks, VectorPreviousActionReward
 
 CLOCK = "t_start"  # a time of day: what is kept is how long ago it was
 FIELDS: dict[type, dict[str, Any]] = {
+    EnvActionMasks: {},
     EnvPreviousActionReward: {},
     FlattenObservation: {},
     OrderEnforcing: {"_has_reset": bool},
     PassiveEnvChecker: {},
     TimeLimit: {"_elapsed_steps": int | None},
     Monitor: {CLOCK: float, "rewards": list, "needs_reset": bool, "total_steps": int, "current_reset_info": dict},
+    VectorActionMasks: {},
     VectorPreviousActionReward: {},
     VectorToVecEnv: {},
     VecMonitor: {CLOCK: float, "episode_count": int, "episode_returns": np.ndarray, "episode_lengths": np.ndarray},

@@ -1,5 +1,6 @@
 """The recurrent actor-critic network: encoder, core and heads. Every policy and algorithm here wraps this one."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, cast
 
@@ -10,9 +11,11 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution, Dis
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
-from .cores import State, make_core
+from .cores import Recording, State, make_core
 from .cores.core import check_positive
-from .encoders import make_encoder
+from .cores.linear import Linear
+from .encoders import ResidualBlock, make_encoder
+from .masks import ACTION_MASK, has_mask, mask_policy, without_mask
 
 Precision = Literal["fp32", "bf16"]
 Observation = Tensor | dict[str, Tensor]
@@ -23,7 +26,7 @@ class NetworkOutput(NamedTuple):
     """What the heads say of every step, [T, B, ...]."""
 
     policy: Tensor
-    """[T, B, P]: parameters of the action distribution (logits; means of continuous actions)."""
+    """[T, B, P]: parameters of the action distribution (masked logits; means of continuous actions)."""
     value: Tensor
     """[T, B]: the expected discounted (scaled) return."""
 
@@ -31,8 +34,11 @@ class NetworkOutput(NamedTuple):
 class RecurrentActorCritic(nn.Module):
     """observation -> encoder -> embedding (a linear layer, ReLU) -> core -> action and value heads (linear).
 
+    The part `action_mask` of a Dict observation, if there is one, is kept from the encoder. It has the policy give what
+    it forbids the probability 0; `rmc_rl.masks.choices` says what is in it.
+
     Args:
-        observation_space: what `make_encoder` takes.
+        observation_space: what `make_encoder` takes, and a mask beside it.
         action_space: Discrete, MultiDiscrete or MultiBinary, or a Box of floats, of one dimension.
         core: a name in `rmc_rl.cores.CORES`.
         core_kwargs: arguments of that core.
@@ -63,39 +69,66 @@ class RecurrentActorCritic(nn.Module):
         super().__init__()
         self.precision = precision
         self.observation_space, self.action_space = observation_space, action_space
-        self.encoder = make_encoder(observation_space, encoder, **encoder_kwargs or {})
-        self.embedding = nn.Linear(self.encoder.features_dim, embedding_size)
+        self.is_masked = has_mask(observation_space)
+        self.encoder = make_encoder(without_mask(observation_space, action_space), encoder, **encoder_kwargs or {})
+        self.embedding = Linear(self.encoder.features_dim, embedding_size)
         self.core = make_core(core, embedding_size, **core_kwargs or {})
         self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
-        self.value_head = nn.Linear(self.core.output_size, 1)
+        self.value_head = Linear(self.core.output_size, 1)
         self._initialize()
 
     def initial_state(self, batch_size: int) -> State:
         return self.core.initial_state(batch_size)
 
-    def forward(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        """Where `step` keeps so many steps for `forward`, as `Core.record`."""
+        with self._autocast(next(self.parameters()).device):
+            return self.core.record(num_steps, batch_size)
+
+    def forward(
+        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+    ) -> tuple[NetworkOutput, State]:
         """Unroll over T steps.
 
         Args:
             observations: raw observations of the space, each part [T, B, ...].
             state: the core's state before step 0, leaves [B, ...].
             starts: bool [T, B], whether the step begins an episode.
+            recording: where `step` has kept the core's part of these very steps, with these weights.
 
         Returns:
             the heads' outputs at every step, and the state after the last.
         """
+        return self._forward(observations, state, starts, (recording or self.core).unroll)
+
+    def step(
+        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+    ) -> tuple[NetworkOutput, State]:
+        """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B].
+
+        With a recording, the step is its next one.
+        """
+        run = recording.step if recording else self.core.unroll
+        output, state = self._forward(add_time(observations), state, starts.unsqueeze(0), run)
+        return NetworkOutput(output.policy[0], output.value[0]), state
+
+    def _forward(
+        self,
+        observations: Observation,
+        state: State,
+        starts: Tensor,
+        unroll: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
+    ) -> tuple[NetworkOutput, State]:
         num_steps, batch_size = starts.shape
         with self._autocast(starts.device):
             x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
-            outputs, next_state = self.core.unroll(x, state, starts)  # [T, B, O]
+            outputs, next_state = unroll(x, state, starts)  # [T, B, O]
         outputs = outputs.to(self.value_head.weight.dtype)
         state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))
-        return NetworkOutput(self.policy_head(outputs), self.value_head(outputs).squeeze(-1)), state
-
-    def step(self, observations: Observation, state: State, starts: Tensor) -> tuple[NetworkOutput, State]:
-        """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B]."""
-        output, state = self(add_time(observations), state, starts.unsqueeze(0))
-        return NetworkOutput(output.policy[0], output.value[0]), state
+        policy = self.policy_head(outputs)  # [T, B, P]
+        if self.is_masked:
+            policy = mask_policy(policy, cast(dict[str, Tensor], observations)[ACTION_MASK], self.action_space)
+        return NetworkOutput(policy, self.value_head(outputs).squeeze(-1)), state
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""
@@ -109,6 +142,8 @@ class RecurrentActorCritic(nn.Module):
 
     def _embed(self, observations: Observation) -> Tensor:
         """observations [N, ...] -> [N, embedding]; images become floats in [0, 1], discrete values one-hot."""
+        if isinstance(observations, dict) and self.is_masked:
+            observations = {key: part for key, part in observations.items() if key != ACTION_MASK}
         prepared = preprocess_obs(_count_from_zero(observations, self.observation_space), self.observation_space)
         return torch.relu(self.embedding(self.encoder(prepared)))
 
@@ -120,6 +155,9 @@ class RecurrentActorCritic(nn.Module):
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     nn.init.orthogonal_(layer.weight, gain)
                     nn.init.zeros_(cast(Tensor, layer.bias))
+        for block in self.encoder.modules():
+            if isinstance(block, ResidualBlock):  # begins as the identity: the sum of six would be ten times as large
+                nn.init.zeros_(cast(Tensor, block.layers[-1].weight))
 
 
 def flatten_time(observations: Observation) -> Observation:
@@ -167,5 +205,6 @@ def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.L
     distribution = make_proba_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):
         head, log_std = distribution.proba_distribution_net(input_size)
-        return cast(nn.Linear, head), log_std
-    return cast(nn.Linear, distribution.proba_distribution_net(input_size)), None
+        return Linear(input_size, cast(nn.Linear, head).out_features), log_std
+    head = cast(nn.Linear, distribution.proba_distribution_net(input_size))
+    return Linear(input_size, head.out_features), None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .checkpoint import CheckpointError, PickledFileError, load_checkpoint, one_line, save_checkpoint
 from .cores import State
+from .masks import ACTION_MASK, check_mask
 from .network import Precision, RecurrentActorCritic
 from .spaces import space_from_json, space_to_json
 
@@ -26,7 +27,8 @@ class RecurrentPolicy(BasePolicy):
     The named forms (`RMCPolicy`, `LSTMPolicy`, ...) set the core and its default arguments; this class takes any core.
 
     Args:
-        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these.
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these; its part `action_mask`, if
+            there is one, says which actions are allowed (`rmc_rl.wrappers.ActionMasks`).
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         core: a name in `rmc_rl.cores.CORES`, where `rmc_rl.register_core` puts your own; not for a named form.
         core_kwargs: arguments of the core, over the defaults of the named form.
@@ -98,11 +100,15 @@ class RecurrentPolicy(BasePolicy):
             deterministic: the most likely action instead of a sampled one.
 
         Raises:
-            ValueError: a state or an episode_start that does not fit the batch.
+            ValueError: a state or an episode_start that does not fit the batch, or an observation without its parts.
+            ActionMaskError: an action mask that allows nothing.
         """
         self.set_training_mode(False)
+        self._check_parts(observation)
         observations, is_batch = self.obs_to_tensor(observation)
         batch_size = _batch_size(observations)
+        if isinstance(observations, dict) and self.network.is_masked:
+            check_mask(observations[ACTION_MASK].cpu().numpy(), self.action_space)
         with torch.no_grad():
             core_state = self._as_core_state(state, batch_size)
             starts = self._as_starts(episode_start, batch_size)
@@ -118,6 +124,16 @@ class RecurrentPolicy(BasePolicy):
         starts = torch.ones(batch_size, dtype=torch.bool, device=self.device)
         output, _ = self.network.step(observation, self.network.initial_state(batch_size), starts)
         return self.network.distribution(output.policy).get_actions(deterministic)
+
+    def _check_parts(self, observation: NDArray[Any] | dict[str, NDArray[Any]]) -> None:
+        if isinstance(self.observation_space, spaces.Dict):
+            wanted = sorted(self.observation_space.spaces)
+            found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+            if found != wanted:
+                raise ValueError(
+                    f"observation must be a dict with the keys {wanted}, got {found}; environments of make_vec_env, or "
+                    "wrapped in what the agent was trained with (ActionMasks, PreviousActionReward), give these"
+                )
 
     def _as_core_state(self, state: NumpyState | None, batch_size: int) -> State:
         fresh = self.network.initial_state(batch_size)
@@ -307,13 +323,13 @@ def _check_weights(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 
 
 def to_env_actions(actions: Tensor, action_space: spaces.Space[Any]) -> NDArray[Any]:
-    """Actions [B, ...] as the environment takes them: numpy, counted from a space's start, within a Box's bounds."""
+    """Actions [B, ...] as the environment takes them: numpy, of the space's dtype, counted from its start, clipped."""
     array: NDArray[Any] = actions.cpu().numpy()
     if isinstance(action_space, spaces.Box):
         array = array.clip(action_space.low, action_space.high)
     elif isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete):
         array = array + action_space.start
-    return array
+    return array.astype(action_space.dtype, copy=False)
 
 
 def _batch_size(observations: PyTorchObs) -> int:

@@ -1,4 +1,4 @@
-"""Gymnasium spaces as JSON and back, so that a saved policy can be rebuilt without unpickling anything."""
+"""Which spaces are taken; and spaces as JSON and back, so that a policy can be rebuilt without unpickling anything."""
 
 import math
 from typing import Any
@@ -7,8 +7,35 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from .checkpoint import one_line
+
 MAX_VALUES = 2**23
 """Of a space, all parts together: more than a full HD picture. Bounds are arrays, and their memory is to be had."""
+
+
+def check_observation_space(space: spaces.Space[Any]) -> None:
+    """Raise a ValueError that says what to do, unless encoders can take the space.
+
+    They take Box, Discrete, MultiDiscrete of one dimension, MultiBinary, and a Dict of these.
+    """
+    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
+    if not parts or not all(map(_is_taken, parts)):
+        raise ValueError(
+            "observation_space must be Box, Discrete, MultiDiscrete of one dimension, MultiBinary or a Dict of these "
+            f"that is not nested, got {one_line(space)}; {_way_out(space)}"
+        )
+
+
+def _is_taken(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.MultiDiscrete):
+        return len(space.shape) == 1
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary)
+
+
+def _way_out(space: spaces.Space[Any]) -> str:
+    if space.is_np_flattenable:
+        return "gymnasium.wrappers.FlattenObservation(env) makes one Box of it"
+    return "gymnasium.wrappers.TransformObservation(env, function, space) can make arrays of a fixed size of it"
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, is
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from .cores.core import check_positive
-from .wrappers import PreviousActionReward, check_same_step_autoreset
+from .masks import has_mask
+from .spaces import check_observation_space
+from .wrappers import ActionMasks, PreviousActionReward, check_same_step_autoreset, gives_masks
 
 Environment = str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 """What an algorithm trains on: an id, a callable that makes one environment, or environments made already."""
@@ -29,7 +31,8 @@ def make_vec_env(
     """Environments of any kind as a VecEnv that reports each episode's return and length in `infos[i]["episode"]`.
 
     An id whose vector class resets ended rows in the same step runs as that class, all rows at once; other ids, a
-    callable and a single environment run one by one in SB3's DummyVecEnv.
+    callable and a single environment run one by one in SB3's DummyVecEnv. Environments with a method `action_masks()`
+    are wrapped in `ActionMasks`.
 
     Args:
         env: a Gymnasium id (`"module:Name-v0"` imports the module first), a callable that makes one environment, one
@@ -40,18 +43,21 @@ def make_vec_env(
         previous_action_reward: observe these too, see `PreviousActionReward`.
 
     Raises:
-        ValueError: an argument has another type or value, or contradicts `env`.
+        ValueError: an argument has another type or value, or contradicts `env`; or observations of a kind that neither
+            Stable-Baselines3's policies nor ours can take.
     """
     envs = _build(env, n_envs, env_kwargs or {})
-    wrap: Callable[[Any], Any] = PreviousActionReward if previous_action_reward else lambda built: built
     if isinstance(envs, VectorEnv):
-        vec_env: VecEnv = VectorToVecEnv(wrap(envs))
+        vec_env: VecEnv = VectorToVecEnv(_with_observed(envs, previous_action_reward))
     elif isinstance(envs, VecEnv):
         if previous_action_reward:
             raise ValueError("previous_action_reward must be False for a VecEnv: wrap its environments before")
+        if not has_mask(envs.observation_space) and envs.has_attr("action_masks"):
+            raise ValueError("env has action_masks that a VecEnv does not show: wrap its environments in ActionMasks")
         vec_env = envs
     else:
-        vec_env = DummyVecEnv([lambda one=one: wrap(one) for one in envs])  # type: ignore[misc]
+        wrapped = [_with_observed(one, previous_action_reward) for one in envs]
+        vec_env = DummyVecEnv([lambda one=one: one for one in wrapped])  # type: ignore[misc]
     monitored = is_vecenv_wrapped(vec_env, VecMonitor) or vec_env.env_is_wrapped(Monitor)[0]
     return vec_env if monitored else VecMonitor(vec_env)
 
@@ -108,6 +114,13 @@ class VectorToVecEnv(VecEnv):
         frames = self.env.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if frames is None else frames  # type: ignore[return-value]
 
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether all rows have the attribute; asked without a call, which a method may not be ready for."""
+        base = self.env.unwrapped
+        if hasattr(base, "call"):
+            return all(base.call("has_wrapper_attr", attr_name))
+        return hasattr(base, attr_name)
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Each row's attribute; a vector environment without environments of its own has one value for all rows."""
         base = self.env.unwrapped
@@ -149,6 +162,14 @@ class VectorToVecEnv(VecEnv):
     def _check_all_rows(self, indices: VecEnvIndices) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ValueError(f"indices must be None or name all {self.num_envs} rows, got {indices}")
+
+
+def _with_observed(env: Any, previous_action_reward: bool) -> Any:
+    """One environment, or a vector environment, with all that the agent is to observe."""
+    check_observation_space(env.observation_space if isinstance(env, gym.Env) else env.single_observation_space)
+    if gives_masks(env):
+        env = ActionMasks(env)
+    return PreviousActionReward(env) if previous_action_reward else env
 
 
 def _row(infos: Mapping[str, Any], i: int) -> dict[str, Any]:

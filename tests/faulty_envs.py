@@ -1,5 +1,6 @@
 """Environments that misbehave, for tests: `tests.faulty_envs:Faulty-v0`."""
 
+import multiprocessing
 from typing import Any
 
 import gymnasium as gym
@@ -11,12 +12,17 @@ EPISODE_LENGTH = 7
 
 
 class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
-    """Draws nothing, and after `good_steps` steps, whatever their episodes, gives `fault` as NaN."""
+    """Draws nothing, and after `good_steps` steps, whatever their episodes, gives `fault` as NaN.
+
+    With the fault "birth", it cannot be made in a process that another one has started.
+    """
 
     observation_space = spaces.Box(-1.0, 1.0, (3,))
     action_space = spaces.Discrete(2)
 
     def __init__(self, good_steps: int, fault: str, render_mode: str | None = None) -> None:
+        if fault == "birth" and multiprocessing.parent_process() is not None:
+            raise OSError("no licence\nfor this game")
         self.good_steps, self.fault = good_steps, fault
         self.steps = 0
 
@@ -34,7 +40,7 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
         if self.steps > self.good_steps:
             if self.fault == "reward":
                 reward = float("nan")
-            else:
+            elif self.fault == "observation":
                 observation[1] = np.nan
         return observation, reward, self.episode_steps == EPISODE_LENGTH, False, {}
 
@@ -42,5 +48,16 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
 
+class FaultyMaskEnv(FaultyEnv):
+    """Nothing that it gives is NaN; after `good_steps` steps it allows no action."""
+
+    def __init__(self, good_steps: int, render_mode: str | None = None) -> None:
+        super().__init__(good_steps, "none", render_mode)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        return np.array([False, self.steps <= self.good_steps])
+
+
 gym.register("Faulty-v0", FaultyEnv, disable_env_checker=True)
+gym.register("FaultyMask-v0", FaultyMaskEnv, disable_env_checker=True)
 gym.register("NoDependency-v0", "no_such_module:Env")

@@ -655,6 +655,16 @@ def test_an_environment_that_gives_nan(fault: str, capsys: pytest.CaptureFixture
     assert A2C.load(newest, device="cpu").num_timesteps == 20 * NUM_ENVS
 
 
+def test_an_environment_that_allows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks are observed without any setting; one that leaves nothing to do ends the run in one line."""
+    arguments = ["--config=tiny.yaml", "--environment.id=tests.faulty_envs:FaultyMask-v0"]
+    line = failure(
+        [*arguments, "--environment.kwargs={good_steps: 23}", "--name=faulty", "--evaluation.interval=0"], 1, capsys
+    )
+    newest = Path(f"runs/faulty/checkpoints/model_{20 * NUM_ENVS}.zip")
+    assert line == f"train.py: environment 0: action_mask allows no action; the last checkpoint is {newest}"
+
+
 @pytest.mark.filterwarnings("ignore:actor 0 is restarted:RuntimeWarning")
 def test_an_environment_that_always_fails_in_another_process(capsys: pytest.CaptureFixture[str]) -> None:
     """The run ends with one line, below the environment's own traceback, and the last checkpoint is good."""
@@ -668,6 +678,15 @@ def test_an_environment_that_always_fails_in_another_process(capsys: pytest.Capt
     assert re.search(r"^train.py: 2 actors failed .* environment 0: reward is not finite.*; the last checkpoint", last)
     (newest, *_) = RunFolder.open("runs/faulty").checkpoints()
     assert IMPALA.load(newest, device="cpu").num_timesteps > 0
+
+
+def test_an_environment_that_cannot_be_made_in_another_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused like other bad input: in one line, and without a run folder that would be in the way of the next try."""
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = ["--config=impala.yaml", *FAULTY, "--environment.kwargs={good_steps: 23, fault: birth}"]
+    assert train.main([*arguments, "--placement.actors=1", "--evaluation.interval=0"]) == 2
+    assert capsys.readouterr().err == "train.py: actor 0 cannot begin: OSError: no licence for this game\n"
+    assert list(Path("runs").iterdir()) == []
 
 
 def test_a_failure_before_the_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,7 @@ def test_help_explains_tasks_and_waits_for_nothing() -> None:
         (["--core_kwargs={rmc: {slots: 2}}"], "'slots'"),
         (["--updates=0"], "updates must be at least 1, got 0"),
         (["--log_interval=0"], "log_interval must be at least 1, got 0"),
+        (["--cpu_minutes=-1"], "cpu_minutes must be at least 0, got -1"),
         (["--seed=1000000"], "seed must be from 0 to 999999, got 1000000"),
         (["--optimization.batch_size=0"], "optimization.batch_size must be at least 1, got 0"),
         (["--optimization.learning_rate=0"], "optimization.learning_rate must be above 0, got 0"),

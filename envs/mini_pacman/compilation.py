@@ -47,7 +47,7 @@ class _Notice(event.Listener):
     given = multiprocessing.parent_process() is not None
 
     def on_start(self, event: Any) -> None:
-        if not self.given and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+        if not self.given and (event.data["dispatcher"].py_func.__module__ or "").startswith(__package__):
             self.given = True
             print("compiling Mini-Pacman's rules ...", file=sys.stderr, flush=True)
 

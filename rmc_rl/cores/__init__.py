@@ -3,7 +3,7 @@
 from typing import Any
 
 from .contract import check_class, check_step
-from .core import Core, IdentityCore, State, reset_state, unchanged_weights
+from .core import Core, IdentityCore, Recording, State, reset_state, unchanged_weights
 from .deep_lstm import DeepLSTM
 from .dnc import DNC
 from .gru import GRU
@@ -20,6 +20,7 @@ __all__ = [
     "DeepLSTM",
     "IdentityCore",
     "MinGRU",
+    "Recording",
     "RelationalMemory",
     "State",
     "make_core",

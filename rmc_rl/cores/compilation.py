@@ -16,20 +16,38 @@ config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+ANY_ORDER = {"reassoc", "contract", "nsz"}
+"""What sums may be taken in so that they can be vectorised."""
+
+
 def compiled(function: Function) -> Function:
-    """Compile at the first call; sums may be taken in any order, so that they can be vectorised."""
-    return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
+    """Compile at the first call; sums may be taken in any order, so that they can be vectorised.
+
+    The function may not allocate memory or return a part of an array: so the references to its arrays need not be
+    counted, which would take longer than what most functions here do.
+    """
+    return _compiled(function, fastmath=ANY_ORDER, _nrt=False)
+
+
+def compiled_with_memory(function: Function) -> Function:
+    """As `compiled`, for a function that allocates: to be called once a step, and not once a row."""
+    return _compiled(function, fastmath=ANY_ORDER, _nrt=True)  # said, as it would be its first caller's otherwise
 
 
 def compiled_as_written(function: Function) -> Function:
-    """Compile at the first call, with every operation in its place."""
-    return _compiled(function, fastmath=False)
+    """As `compiled`, with every operation in its place."""
+    return _compiled(function, fastmath=False, _nrt=False)
 
 
-def _compiled(function: Function, fastmath: Any) -> Function:
+def compiled_in_place(function: Function) -> Function:
+    """As `compiled`, for a few lines that are put where they are called, so that they may return a part of an array."""
+    return _compiled(function, fastmath=ANY_ORDER, inline="always")
+
+
+def _compiled(function: Function, **options: Any) -> Function:
     before, config.CACHE_DIR = config.CACHE_DIR, _cache_folder()
     try:
-        options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        options |= {"cache": True, "nogil": True, "error_model": "numpy"}
         return cast(Function, numba.njit(**options)(function))
     finally:
         config.CACHE_DIR = before
@@ -52,7 +70,7 @@ class _Notice(event.Listener):
     given = multiprocessing.parent_process() is not None
 
     def on_start(self, event: Any) -> None:
-        if not self.given and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+        if not self.given and (event.data["dispatcher"].py_func.__module__ or "").startswith(__package__):
             self.given = True
             print("compiling the Relational Memory Core (once) ...", file=sys.stderr, flush=True)
 

@@ -1,10 +1,10 @@
 """What a recurrent core is, and the one place where a state is reset."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,23 @@ State = tuple[Tensor, ...]
 UnrollPath = Literal["fused", "fused, bf16", "parallel", "loop"]
 
 
-_kept: ContextVar[dict[int, Tensor] | None] = ContextVar("_kept", default=None)
+class Recording(Protocol):
+    """The steps of an unroll, taken one by one, and kept: what an actor has computed, its learner need not.
+
+    Made by `Core.record`. No weight may change between the first step and the gradient of `unroll`.
+    """
+
+    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """The core's `unroll` over the next step, without a gradient: x [1, B, input_size], starts bool [1, B]."""
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """The core's `unroll` over all steps, with its gradient, from what `step` has kept.
+
+        x, starts and the state before step 0 are to be those of the steps.
+        """
+
+
+_kept: ContextVar[dict[Hashable, Any] | None] = ContextVar("_kept", default=None)
 
 
 @contextmanager
@@ -27,8 +43,8 @@ def unchanged_weights() -> Iterator[None]:
         _kept.reset(token)
 
 
-def kept_of_weights() -> dict[int, Tensor] | None:
-    """By `id`, what has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
+def kept_of_weights() -> dict[Hashable, Any] | None:
+    """What has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
     return _kept.get()
 
 
@@ -83,12 +99,19 @@ class Core(nn.Module, ABC):
         """
         return self.unroll_loop(x, state, starts)
 
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        """Where an unroll of so many steps can be taken step by step and kept; None if this core cannot, or not here.
+
+        Only an unroll that would be fused can.
+        """
+        return None
+
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """Which way `unroll` goes for these tensors.
 
-        `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU, where torch's
-        library offers its matrix product to others. `"fused, bf16"`: the same within `torch.autocast("cpu")` on a
-        processor made for it; matrix products have bfloat16 operands and float32 sums, and all else is float32.
+        `"fused"`: one compiled operation over all steps, with its own gradient, for float32 on the CPU.
+        `"fused, bf16"`: the same within `torch.autocast("cpu")` on a processor made for it; matrix products have
+        bfloat16 operands and float32 sums, and all else is float32.
         `"parallel"`: all steps at once, in torch's own operations. `"loop"`: step by step, for everything else.
         """
         return "loop"

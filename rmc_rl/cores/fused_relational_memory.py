@@ -7,18 +7,22 @@ over all steps, and nothing is computed that is thrown away (what the input's ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import rmc_arrays as arrays
-from .native import Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
-from .products import affine, bias_gradient, input_gradient, weight_gradient, weight_operand
+from .native import FusedRecording, Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
+from .products import affine, backward_operand, forward_operand, input_gradient, layer_gradients
 from .rmc_backward import backward
 from .rmc_forward import forward
 
 if TYPE_CHECKING:
+    from .core import State
     from .relational_memory import AttentionBlock, RelationalMemory
 
 
@@ -51,7 +55,7 @@ class Workspace:
             attention=empty(*shape, sizes.heads, slots, slots + 1),
             attended=empty(*shape, slots, sizes.size, precision=precision),
             attended_scales=empty(*shape, slots),
-            hidden=empty(sizes.layers, *shape, slots, sizes.size, precision=precision),
+            hidden=tuple(empty(*shape, slots, sizes.size, precision=precision) for _ in range(sizes.layers)),
             candidates=empty(*shape, slots, sizes.size, precision=precision),
             candidate_scales=empty(*shape, slots),
             gates=empty(*shape, slots, sizes.gates),
@@ -72,12 +76,14 @@ class Workspace:
         return self._gradients
 
 
-def unroll(core: RelationalMemory, x: Tensor, memory: Tensor, starts: Tensor) -> Tensor:
+def unroll(
+    core: RelationalMemory, x: Tensor, memory: Tensor, starts: Tensor, recorded: RMCRecording | None = None
+) -> Tensor:
     """outputs [T, B, slots * size] of a core from x [T, B, I], memory [B, slots, size] and starts bool [T, B]."""
-    precision = precision_here()
+    precision = recorded.precision if recorded else precision_here()
     with torch.autocast("cpu", enabled=False):  # heeded by now
         if torch.is_grad_enabled():
-            arguments = core, precision, starts, x.float(), memory, *core.parameters()
+            arguments = core, precision, recorded, starts, x.float(), memory, *core.parameters()
             return cast(Tensor, cast(Any, FusedUnroll).apply(*arguments))
         return _forward(core, precision, starts, x.float(), memory)[0]
 
@@ -86,10 +92,23 @@ def _forward(
     core: RelationalMemory, precision: Precision, starts: Tensor, x: Tensor, memory: Tensor
 ) -> tuple[Tensor, Loan[Workspace], Tensor]:
     """The outputs, what was saved on the way, and the input's rows [T, B, size]."""
-    sizes = _sizes(core, *starts.shape)
-    loan = Loan((sizes, precision), lambda: Workspace(sizes, precision))
-    saved = loan.workspace.saved
+    loan, outputs = _borrow(core, precision, *starts.shape), torch.empty(*starts.shape, core.output_size)
     rows = _affine(core.input_projection, x, precision)
+    _steps(core, precision, starts, rows, memory, loan.workspace.saved, outputs)
+    return outputs, loan, rows
+
+
+def _steps(
+    core: RelationalMemory,
+    precision: Precision,
+    starts: Tensor,
+    rows: Tensor,
+    memory: Tensor,
+    saved: arrays.Saved,
+    outputs: Tensor,
+) -> None:
+    """Write what the steps save and give."""
+    sizes = _sizes(core, *starts.shape)
     inputs = arrays.Inputs(
         memory=array(memory),
         initial=array(core.initial_state(1)[0][0]),
@@ -97,14 +116,30 @@ def _forward(
         qkv=array(_affine(_block(core).qkv, rows, precision)),
         gates=array(_gates_from_input(core, rows)),
     )
-    weights = _weights(core, precision)
-    outputs = torch.empty(sizes.steps, sizes.batch, sizes.slots, sizes.size)
-    written = outputs.numpy()
+    weights = _weights(core, precision, forward_operand)
+    written = outputs.view(*starts.shape, sizes.slots, sizes.size).numpy()
     in_parts(
         sizes.batch,
         lambda b0, b1: forward(b0, b1, sizes.heads, sizes.key, inputs, weights, saved, written),
     )
-    return outputs.flatten(2), loan, rows
+
+
+class RMCRecording(FusedRecording):
+    def __init__(self, core: RelationalMemory, num_steps: int, batch_size: int) -> None:
+        super().__init__(core, num_steps, batch_size)
+        self.core, self.loan = core, _borrow(core, self.precision, num_steps, batch_size)
+
+    def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
+        saved, (memory,) = self.loan.workspace.saved, state
+        parts = (tuple(layer[part] for layer in steps) if isinstance(steps, tuple) else steps[part] for steps in saved)
+        rows = _affine(self.core.input_projection, x, self.precision)
+        _steps(self.core, self.precision, starts, rows, memory, arrays.Saved(*parts), self.outputs[part])
+        return (self.outputs[part].view_as(memory),)
+
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        (memory,) = state
+        outputs = unroll(self.core, x, memory, starts, self)
+        return outputs, (outputs[-1].view_as(memory),)
 
 
 class FusedUnroll(torch.autograd.Function):
@@ -115,12 +150,17 @@ class FusedUnroll(torch.autograd.Function):
         ctx: Any,
         core: RelationalMemory,
         precision: Precision,
+        recorded: RMCRecording | None,
         starts: Tensor,
         x: Tensor,
         memory: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        outputs, ctx.loan, ctx.rows = _forward(core, precision, starts, x, memory)
+        if recorded:
+            outputs, ctx.loan = recorded.outputs.detach(), recorded.loan
+            ctx.rows = _affine(core.input_projection, x, precision)
+        else:
+            outputs, ctx.loan, ctx.rows = _forward(core, precision, starts, x, memory)
         ctx.core, ctx.precision = core, precision
         ctx.save_for_backward(starts, x, memory, *parameters)
         return outputs
@@ -129,12 +169,12 @@ class FusedUnroll(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         core, (starts, x, memory, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
-            return None, None, None, *loop_gradients(core, starts, x, (memory,), parameters, (grad_outputs,))
+            return None, None, None, None, *loop_gradients(core, starts, x, (memory,), parameters, (grad_outputs,))
         workspace: Workspace = ctx.loan.workspace
         sizes, saved, grads = workspace.sizes, workspace.saved, workspace.gradients
         grad_memory = torch.empty(sizes.batch, sizes.slots, sizes.size)
         weights, received, starts_array, written = (
-            _weights(core, ctx.precision),
+            _weights(core, ctx.precision, backward_operand),
             array(grad_outputs).reshape(sizes.steps, sizes.batch, sizes.slots, sizes.size),
             array(starts),
             grad_memory.numpy(),
@@ -148,7 +188,15 @@ class FusedUnroll(torch.autograd.Function):
         parts = in_parts(sizes.batch, run)
         norms = arrays.NormGradients(*(torch.from_numpy(sum(arrays)) for arrays in zip(*parts, strict=True)))
         by_parameter, grad_x = _parameter_gradients(core, ctx.precision, x, ctx.rows, saved, grads, norms)
-        return None, None, None, grad_x, grad_memory, *(by_parameter[parameter] for parameter in core.parameters())
+        return (
+            None,
+            None,
+            None,
+            None,
+            grad_x,
+            grad_memory,
+            *(by_parameter[parameter] for parameter in core.parameters()),
+        )
 
 
 def _parameter_gradients(
@@ -165,7 +213,7 @@ def _parameter_gradients(
 
     def add(layer: nn.Linear, grad: Tensor, inputs: Tensor) -> None:
         """Add a linear layer's gradients, of grad [..., O] and inputs [..., I]."""
-        weight, bias = weight_gradient(grad, inputs, precision), bias_gradient(grad, precision)
+        weight, bias = layer_gradients(grad, inputs, precision)
         found[layer.weight] = found[layer.weight] + weight if layer.weight in found else weight
         found[layer.bias] = found[layer.bias] + bias if layer.bias in found else bias
 
@@ -189,6 +237,11 @@ def _parameter_gradients(
     ):
         found[norm.weight], found[norm.bias] = gamma, beta
     return found, input_gradient(grad_rows, core.input_projection.weight, precision)
+
+
+def _borrow(core: RelationalMemory, precision: Precision, steps: int, batch: int) -> Loan[Workspace]:
+    sizes = _sizes(core, steps, batch)
+    return Loan((sizes, precision), lambda: Workspace(sizes, precision))
 
 
 def _affine(layer: nn.Linear, x: Tensor, precision: Precision) -> Tensor:
@@ -218,21 +271,23 @@ def _sizes(core: RelationalMemory, steps: int, batch: int) -> Sizes:
     )
 
 
-def _weights(core: RelationalMemory, precision: Precision) -> arrays.Weights:
+def _weights(
+    core: RelationalMemory, precision: Precision, operand: Callable[[Tensor, Precision], NDArray[np.generic]]
+) -> arrays.Weights:
     block, layers = _block(core), _mlp_layers(core)
-    gates = torch.empty(0, core.size) if core.gate_style is None else core.gate_from_memory.weight
+    gates = block.qkv.weight[:0] if core.gate_style is None else core.gate_from_memory.weight
     return arrays.Weights(
-        qkv=weight_operand(block.qkv.weight, precision),
+        qkv=operand(block.qkv.weight, precision),
         qkv_bias=array(block.qkv.bias),
         qkv_gamma=array(block.qkv_norm.weight),
         qkv_beta=array(block.qkv_norm.bias),
         attention_gamma=array(block.attention_norm.weight),
         attention_beta=array(block.attention_norm.bias),
-        mlp=tuple(weight_operand(layer.weight, precision) for layer in layers),
+        mlp=tuple(operand(layer.weight, precision) for layer in layers),
         mlp_bias=tuple(array(layer.bias) for layer in layers),
         mlp_gamma=array(block.mlp_norm.weight),
         mlp_beta=array(block.mlp_norm.bias),
-        gates=weight_operand(gates, precision) if len(gates) > 2 else array(gates),  # two columns are no matrix product
+        gates=operand(gates, precision),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compilation import compiled
-from .matmul import linear, linear_backward
+from .matmul import multiply
 from .primitives import sigmoid, tanh
 
 
@@ -44,7 +44,7 @@ def lstm_forward(
         _copy_or_zero(starts[0, b], h[b], saved.h[0, b])
         _copy_or_zero(starts[0, b], c[b], saved.inner[0, b])
     for t in range(steps):
-        linear(saved.h[t, b0:b1], weight, saved.gates[t, b0:b1])
+        multiply(saved.h[t, b0:b1], weight, saved.gates[t, b0:b1], False)
         for b in range(b0, b1):
             _add(from_input[t, b], saved.gates[t, b])
             _lstm_step(saved.gates[t, b], saved.inner[t, b], saved.tanh_c[t, b], outputs[t, b], last_c[b])
@@ -78,7 +78,7 @@ def lstm_backward(
             _lstm_step_backward(
                 grad_h[b], grad_c[b], saved.gates[t, b], saved.inner[t, b], saved.tanh_c[t, b], grad_gates[t, b]
             )
-        linear_backward(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
+        multiply(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
         for b in range(b0, b1):
             if starts[t, b]:
                 grad_h[b] = np.float32(0)
@@ -112,7 +112,7 @@ def gru_forward(
     for b in range(b0, b1):
         _copy_or_zero(starts[0, b], h[b], saved.h[0, b])
     for t in range(steps):
-        linear(saved.h[t, b0:b1], weight, saved.gates[t, b0:b1])
+        multiply(saved.h[t, b0:b1], weight, saved.gates[t, b0:b1], False)
         for b in range(b0, b1):
             _add(bias, saved.gates[t, b])
             _gru_step(saved.gates[t, b], from_input[t, b], saved.h[t, b], saved.inner[t, b], outputs[t, b])
@@ -145,9 +145,12 @@ def gru_backward(
     grad_h: Any,
     grad_gates: Any,
     grad_from_input: Any,
+    kept: Any,
 ) -> None:
-    """grad_gates, grad_from_input [T, B, 3 H]: of the state's and the input's part; grad_h [B, H] as for the LSTM."""
-    kept = np.empty((b1 - b0, grad_h.shape[1]), np.float32)
+    """grad_gates, grad_from_input [T, B, 3 H]: of the state's and the input's part; grad_h [B, H] as for the LSTM.
+
+    kept [B, H] is scratch.
+    """
     for t in range(starts.shape[0] - 1, -1, -1):
         for b in range(b0, b1):
             _add(grad_outputs[t, b], grad_h[b])
@@ -158,14 +161,14 @@ def gru_backward(
                 saved.inner[t, b],
                 grad_gates[t, b],
                 grad_from_input[t, b],
-                kept[b - b0],
+                kept[b],
             )
-        linear_backward(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
+        multiply(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
         for b in range(b0, b1):
             if starts[t, b]:
                 grad_h[b] = np.float32(0)
             else:
-                _add(kept[b - b0], grad_h[b])
+                _add(kept[b], grad_h[b])
 
 
 @compiled

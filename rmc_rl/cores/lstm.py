@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .core import Core, State, UnrollPath, check_positive
+from .core import Core, Recording, State, UnrollPath, check_positive
 
 
 class LSTM(Core):
@@ -34,6 +34,14 @@ class LSTM(Core):
         h, c = state
         outputs, c = unroll_lstm(self, x, h, c, starts)
         return outputs, (outputs[-1], c)
+
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        state = self.initial_state(batch_size)
+        if self.unroll_path(state[0], state) == "loop":
+            return None
+        from .fused_gated import LSTMRecording
+
+        return LSTMRecording(self, num_steps, batch_size)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         from .native import path_here  # only now: the compiler behind it takes its time to import

@@ -1,7 +1,11 @@
-"""Matrix products for compiled code.
+"""Matrix products for compiled code: x @ M, and the sum of outer products that a weight's gradient is.
 
-A weight is float32, or bfloat16 as uint16; in the second case the other operand is rounded to it too, where it is not
-so already. Sums and results are float32. All arrays are C-contiguous.
+M comes as an *operand*, made by `products.operand`, whose form says how to multiply:
+- float32 [panels, inner, COLUMNS]: M [inner, columns] in parts of COLUMNS, zeros at the end; multiplied in `tiles`.
+- bfloat16 [panels, inner / 2, COLUMNS * 2]: the same, with every two numbers of a column side by side.
+- bfloat16 [inner, columns]: M itself, for the library (`blas`).
+x is rounded to bfloat16 for the last two, where it is not so already. Sums and results are float32. All arrays are
+C-contiguous; bfloat16 is stored as uint16.
 """
 
 from typing import Any
@@ -10,90 +14,232 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .blas import BF16_GEMM, SGEMM
-from .compilation import compiled
-from .storage import round_to, value
+from .blas import BF16_GEMM
+from .compilation import compiled, compiled_with_memory
+from .storage import rounded, value
+from .tiles import COLUMNS, ROWS, TILES
 
+BLOCK = 128
+"""Steps of a sum of outer products for which its operands are laid out side by side: so many stay in the cache."""
+
+_full, _four, _two, _one = (TILES[rows] for rows in (ROWS, 4, 2, 1))
 # The Fortran interface takes addresses only: here as integers, which are passed alike.
-_sgemm: Any = types.ExternalFunction(SGEMM, types.void(*[types.uintp] * 13))
 _bf16_gemm: Any = types.ExternalFunction(BF16_GEMM, types.void(*[types.uintp] * 13))
 
 
-@compiled
-def linear(x: Any, weight: Any, out: Any) -> None:
-    """out [R, O] = x [R, I] @ weight [O, I]^T."""
-    _product(x, weight, out, weight.shape[0], weight.shape[1], True, np.float32(0))
+@compiled_with_memory
+def multiply(x: Any, operand: Any, out: Any, accumulate: bool) -> None:
+    """out [R, columns] = x [R, inner] @ M, added to what is there if `accumulate`."""
+    _multiply_by_form(x, operand, out, accumulate)
+
+
+def _multiply_by_form(x: Any, operand: Any, out: Any, accumulate: bool) -> None:
+    """`multiply`, for what Numba compiles in its place by the operand's type."""
+
+
+@overload(_multiply_by_form, strict=False)
+def _multiply(x: Any, operand: Any, out: Any, accumulate: Any) -> Any:
+    if operand.ndim == 2:
+        return lambda x, operand, out, accumulate: _multiply_in_library(x, operand, out, accumulate)
+    if isinstance(operand.dtype, types.Float):
+        return lambda x, operand, out, accumulate: _multiply_in_tiles(x, operand, out, accumulate)
+
+    def in_pairs(x: Any, operand: Any, out: Any, accumulate: Any) -> None:
+        _multiply_in_tiles(_in_bf16(x, 2 * operand.shape[1]), operand, out, accumulate)
+
+    return in_pairs
+
+
+@compiled_with_memory
+def _rounded(x: Any, width: int) -> Any:
+    """x [R, W] in bfloat16 [R, width], with zeros at the end."""
+    out = np.zeros((x.shape[0], width), np.uint16)
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[r, i] = rounded(value(x[r, i]))
+    return out
+
+
+def _in_bf16(x: Any, width: int) -> Any:
+    """The same, but x itself where it is so already."""
+
+
+@overload(_in_bf16, strict=False)
+def _in_bf16_by_type(x: Any, width: Any) -> Any:
+    if isinstance(x.dtype, types.Float):
+        return lambda x, width: _rounded(x, width)
+    return lambda x, width: x if x.shape[1] == width else _rounded(x, width)
+
+
+# --- In tiles --------------------------------------------------------------------------------------------------------
+
+
+@compiled_with_memory
+def _multiply_in_tiles(x: Any, operand: Any, out: Any, accumulate: Any) -> None:
+    stride = x.shape[1] * x.itemsize
+    _panels(x.ctypes.data, ROWS * stride, stride, 4, operand, operand.shape[1], out, accumulate)
+
+
+@compiled_with_memory
+def _panels(
+    x: int, block_stride: int, row_stride: int, step_stride: int, packed: Any, steps: int, out: Any, accumulate: bool
+) -> None:
+    """out [R, C] from the address of x, and packed [panels, at least `steps`, ...].
+
+    Strides are in bytes; a block of ROWS rows of x begins every `block_stride`, and its rows every `row_stride`.
+    """
+    rows, columns = out.shape
+    strides = block_stride, row_stride, step_stride
+    scratch = np.empty((rows if columns % COLUMNS else 0, COLUMNS), np.float32)
+    for p in range(packed.shape[0] if steps > 0 else 0):
+        begin, panel = p * COLUMNS, packed[p].ctypes.data
+        if begin + COLUMNS <= columns:
+            _panel(packed, x, strides, panel, steps, out.ctypes.data + 4 * begin, 4 * columns, rows, accumulate)
+        else:
+            _panel(packed, x, strides, panel, steps, scratch.ctypes.data, 4 * COLUMNS, rows, False)
+            for r in range(rows):
+                for c in range(begin, columns):
+                    out[r, c] = scratch[r, c - begin] + (out[r, c] if accumulate else np.float32(0))
 
 
 @compiled
-def linear_backward(grad: Any, weight: Any, out: Any, accumulate: bool) -> None:
-    """out [R, I] = grad [R, O] @ weight [O, I], added to what is there if `accumulate`."""
-    _product(grad, weight, out, weight.shape[1], weight.shape[0], False, np.float32(1 if accumulate else 0))
+def _panel(
+    form: Any, x: int, strides: Any, packed: int, steps: int, out: int, out_stride: int, rows: int, accumulate: bool
+) -> None:
+    """COLUMNS columns, from the addresses of x, packed and out."""
+    block_stride, row_stride, step_stride = strides
+    left = rows
+    while left >= ROWS:
+        _full(form, x, row_stride, step_stride, packed, steps, out, out_stride, accumulate)
+        x, out, left = x + block_stride, out + ROWS * out_stride, left - ROWS
+    if left >= 4:
+        _four(form, x, row_stride, step_stride, packed, steps, out, out_stride, accumulate)
+        x, out, left = x + 4 * row_stride, out + 4 * out_stride, left - 4
+    if left >= 2:
+        _two(form, x, row_stride, step_stride, packed, steps, out, out_stride, accumulate)
+        x, out, left = x + 2 * row_stride, out + 2 * out_stride, left - 2
+    if left >= 1:
+        _one(form, x, row_stride, step_stride, packed, steps, out, out_stride, accumulate)
+
+
+@compiled_with_memory
+def add_outer_products(grad: Any, x: Any, o0: int, o1: int, form: Any, out: Any, sums: Any) -> None:
+    """Rows [o0, o1) of out [O, I] += grad [R, O]^T @ x [R, I], and of sums [O] += the sum of grad's rows.
+
+    grad and x are multiplied in the type of the array `form`, whatever theirs.
+    """
+    _add_by_form(grad, x, o0, o1, form, out, sums)
+
+
+def _add_by_form(grad: Any, x: Any, o0: int, o1: int, form: Any, out: Any, sums: Any) -> None:
+    """`add_outer_products`, for what Numba compiles in its place by the types."""
+
+
+@overload(_add_by_form, strict=False)
+def _add_outer_products(grad: Any, x: Any, o0: Any, o1: Any, form: Any, out: Any, sums: Any) -> Any:
+    per_step = 1 if isinstance(form.dtype, types.Float) else 2  # rows of grad and x
+    dtype = np.float32 if per_step == 1 else np.uint16
+
+    def add(grad: Any, x: Any, o0: Any, o1: Any, form: Any, out: Any, sums: Any) -> None:
+        most = min(BLOCK, (len(grad) + per_step - 1) // per_step)
+        grads = np.zeros(((o1 - o0 + ROWS - 1) // ROWS, most, ROWS * per_step), dtype)
+        inputs = np.zeros(((x.shape[1] + COLUMNS - 1) // COLUMNS, most, COLUMNS * per_step), dtype)
+        for begin in range(0, len(grad), most * per_step):
+            end = min(begin + most * per_step, len(grad))
+            steps = (end - begin + per_step - 1) // per_step
+            _lay_out(grad[begin:end], o0, o1, ROWS, grads)
+            _lay_out(x[begin:end], 0, x.shape[1], COLUMNS, inputs)
+            _add_up(grad[begin:end], o0, o1, sums)
+            _panels(grads.ctypes.data, most * ROWS * 4, 4, ROWS * 4, inputs, steps, out[o0:o1], True)
+
+    return add
 
 
 @compiled
-def linear_weight_gradient(grad: Any, x: Any, out: Any) -> None:
-    """out [O, I] = grad [R, O]^T @ x [R, I], both operands of one type."""
+def _add_up(rows: Any, c0: int, c1: int, sums: Any) -> None:
+    for r in range(rows.shape[0]):
+        for c in range(np.uintp(c0), np.uintp(c1)):
+            sums[c] += value(rows[r, c])
+
+
+def _lay_out(rows: Any, c0: int, c1: int, width: int, out: Any) -> None:
+    """Columns [c0, c1) of rows [R, C] to out [parts, steps, width], or [parts, steps, width * 2] in bfloat16.
+
+    In bfloat16 a last row without another is paired with zeros.
+    """
+
+
+# On flat arrays, with unsigned places and a constant width: so the compiler makes a few instructions of a row's part.
+
+
+@overload(_lay_out, strict=False, prefer_literal=True)
+def _lay_out_by_form(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> Any:
+    constant = np.uintp(width.literal_value)
+    one, two = np.uintp(1), np.uintp(2)
+
+    def singles(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> None:
+        source, target, row = rows.reshape(rows.size), out.reshape(out.size), np.uintp(rows.shape[1])
+        for part in range(np.uintp(out.shape[0])):
+            begin, place = np.uintp(c0) + part * constant, part * np.uintp(out.shape[1]) * constant
+            count = min(constant, np.uintp(c1) - begin)
+            for r in range(np.uintp(rows.shape[0])):
+                if count == constant:
+                    for c in range(constant):
+                        target[place + r * constant + c] = source[r * row + begin + c]
+                else:
+                    for c in range(count):
+                        target[place + r * constant + c] = source[r * row + begin + c]
+
+    def pairs(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> None:
+        source, target, row = rows.reshape(rows.size), out.reshape(out.size), np.uintp(rows.shape[1])
+        for part in range(np.uintp(out.shape[0])):
+            begin, place = np.uintp(c0) + part * constant, part * np.uintp(out.shape[1]) * constant * two
+            count = min(constant, np.uintp(c1) - begin)
+            for step in range(np.uintp(rows.shape[0]) // two):
+                first, there = step * two * row + begin, place + step * constant * two
+                if count == constant:
+                    for c in range(constant):
+                        target[there + c + c] = rounded(value(source[first + c]))
+                        target[there + c + c + one] = rounded(value(source[first + row + c]))
+                else:
+                    for c in range(count):
+                        target[there + c + c] = rounded(value(source[first + c]))
+                        target[there + c + c + one] = rounded(value(source[first + row + c]))
+            if rows.shape[0] % 2 == 1:
+                last = np.uintp(rows.shape[0]) - one
+                for c in range(count):
+                    there = place + (last // two) * constant * two + c + c
+                    target[there] = rounded(value(source[last * row + begin + c]))
+                    target[there + one] = np.uint16(0)
+
+    return singles if isinstance(out.dtype, types.Float) else pairs
+
+
+# --- In the library --------------------------------------------------------------------------------------------------
+
+
+@compiled_with_memory
+def _multiply_in_library(x: Any, operand: Any, out: Any, accumulate: bool) -> None:
+    inner, columns = operand.shape
+    # BLAS counts by columns, so that it sees every matrix transposed: out^T = M^T @ x^T.
+    sizes = np.array([columns, x.shape[0], inner, columns, inner, columns], np.int32)
+    _gemm(np.array([ord("N"), ord("N")], np.uint8), sizes, operand, _in_bf16(x, inner), out, accumulate)
+
+
+@compiled_with_memory
+def add_outer_products_in_library(grad: Any, x: Any, out: Any) -> None:
+    """out [O, I] += grad [R, O]^T @ x [R, I], both in bfloat16."""
     outputs, inputs = out.shape
-    letters = np.array([ord("N"), ord("T")], np.uint8)
     sizes = np.array([inputs, outputs, x.shape[0], inputs, outputs, inputs], np.int32)
-    _gemm(letters, sizes, np.array([1, 0], np.float32), x, grad, out)
-
-
-@compiled
-def _product(x: Any, weight: Any, out: Any, columns: int, inner: int, transpose: bool, beta: Any) -> None:
-    """out [R, columns] = x [R, inner] @ op(weight) + beta * out."""
-    # BLAS counts by columns, so that it sees every matrix transposed: out^T = op(weight) @ x^T.
-    letters = np.array([ord("T") if transpose else ord("N"), ord("N")], np.uint8)
-    sizes = np.array([columns, x.shape[0], inner, inner if transpose else columns, inner, columns], np.int32)
-    _gemm(letters, sizes, np.array([1, beta], np.float32), weight, _like(weight, x), out)
-
-
-def _like(weight: Any, x: Any) -> Any:
-    """x [R, I] in the weight's type."""
-
-
-@overload(_like, strict=False)
-def _like_compiled(weight: Any, x: Any) -> Any:
-    if weight.dtype == x.dtype:
-        return lambda weight, x: x
-
-    def rounded(weight: Any, x: Any) -> Any:
-        out = np.empty(x.shape, np.uint16)
-        round_to(x, out)
-        return out
-
-    return rounded
+    _gemm(np.array([ord("N"), ord("T")], np.uint8), sizes, x, grad, out, True)
 
 
 # Arrays whose addresses are taken are arguments: they live until the call is over.
-@compiled
-def _gemm(letters: Any, sizes: Any, factors: Any, a: Any, b: Any, out: Any) -> None:
-    """BLAS's gemm: out = factors[0] * op(a) @ op(b) + factors[1] * out; sizes are m, n, k, lda, ldb, ldc."""
+@compiled_with_memory
+def _gemm(letters: Any, sizes: Any, a: Any, b: Any, out: Any, accumulate: bool) -> None:
+    """BLAS's gemm: out = op(a) @ op(b), or added to out; sizes are m, n, k, lda, ldb, ldc."""
+    factors = np.array([1, 1 if accumulate else 0], np.float32)
     letter, size, factor = letters.ctypes.data, sizes.ctypes.data, factors.ctypes.data
     m, n, k, lda, ldb, ldc = size, size + 4, size + 8, size + 12, size + 16, size + 20
     first, second, result = a.ctypes.data, b.ctypes.data, out.ctypes.data
-    if a.itemsize == 2:
-        _bf16_gemm(letter, letter + 1, m, n, k, factor, first, lda, second, ldb, factor + 4, result, ldc)
-    else:
-        _sgemm(letter, letter + 1, m, n, k, factor, first, lda, second, ldb, factor + 4, result, ldc)
-
-
-@compiled
-def linear_of_two(x: Any, weight: Any, out: Any) -> None:
-    """out [R, 2] = x [R, D] @ weight [2, D]^T: too narrow for a matrix product to pay."""
-    for r in range(x.shape[0]):
-        first, second = np.float32(0), np.float32(0)
-        for d in range(x.shape[1]):
-            first += value(x[r, d]) * weight[0, d]
-            second += value(x[r, d]) * weight[1, d]
-        out[r, 0] = first
-        out[r, 1] = second
-
-
-@compiled
-def linear_of_two_backward(grad: Any, weight: Any, out: Any) -> None:
-    """out [R, D] = grad [R, 2] @ weight [2, D]."""
-    for r in range(grad.shape[0]):
-        for d in range(weight.shape[1]):
-            out[r, d] = grad[r, 0] * weight[0, d] + grad[r, 1] * weight[1, d]
+    _bf16_gemm(letter, letter + 1, m, n, k, factor, first, lda, second, ldb, factor + 4, result, ldc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from . import blas
+from . import blas, tiles
 from .core import Core, State, UnrollPath
 
 ROWS_PER_THREAD = 8
 """A batch is divided among threads in parts of at least so many rows."""
 KEPT_SIZES = 8
 """Memory for unrolls of so many sizes is kept."""
+BF16_IS_FAST = tiles.HAS_BF16 or blas.IS_FAST
+"""Whether the processor has instructions for products of bfloat16 operands, summed in float32."""
 Precision = Literal["fp32", "bf16"]
 """Of matrix products. In `"bf16"` operands are rounded to bfloat16 and summed in float32; all else stays float32."""
 Result = TypeVar("Result")
@@ -32,8 +35,7 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
     """
     given = (x, *tensors)
     is_compiled = (
-        blas.AVAILABLE
-        and (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
+        (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
         and not torch.compiler.is_compiling()
@@ -47,7 +49,7 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
 def precision_here() -> Precision:
     """What autocast asks of matrix products, where the processor is made for it; float32 costs nothing but time."""
     asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return "bf16" if asked and blas.BF16_IS_FAST else "fp32"
+    return "bf16" if asked and BF16_IS_FAST else "fp32"
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
@@ -89,6 +91,35 @@ def in_parts(batch: int, run: Callable[[int, int], Result]) -> list[Result]:
 def _threads(count: int) -> ThreadPoolExecutor:
     # The parts are independent, so that threads within one matrix product would only be in one another's way.
     return ThreadPoolExecutor(count, "unroll", initializer=blas.one_thread_here)
+
+
+class FusedRecording(ABC):
+    """A `Recording` for a core with a fused unroll.
+
+    Args:
+        core: whose steps they are.
+        num_steps: how many there will be.
+        batch_size: rows of each.
+    """
+
+    def __init__(self, core: Core, num_steps: int, batch_size: int) -> None:
+        self.precision, self.num_taken = precision_here(), 0
+        self.outputs = torch.empty(num_steps, batch_size, core.output_size)
+
+    def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        part = slice(self.num_taken, self.num_taken + 1)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # heeded by now
+            state = self._take(part, x.float(), state, starts)
+        self.num_taken += 1
+        return self.outputs[part], state
+
+    @abstractmethod
+    def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
+        """Write what a step saves and gives to this part of all steps; returns the state after it."""
+
+    @abstractmethod
+    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """As `Recording.unroll`."""
 
 
 def must_loop(core: Core, parameters: Sequence[Tensor]) -> bool:

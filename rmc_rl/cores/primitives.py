@@ -109,88 +109,77 @@ def layer_norm_backward(grad: Any, standard: Any, scales: Any, gamma: Any, grad_
 
 # --- Attention of the slots over slots and input ---------------------------------------------------------------------
 
-
-# A row is taken before a part of it: only so does the compiler know that the part's numbers lie side by side.
+# On flat arrays, with unsigned places: views of single rows would cost more than what is computed of them, and with
+# signed ones the compiler could not know that they count from the front.
 
 
 @compiled
 def attend(qkv: Any, weights: Any, out: Any, heads: int, key: int) -> None:
     """qkv [N, Q], normalised -> weights [heads, S, N] and out [S, D], what each slot gathers."""
-    rows, slots, width = qkv.shape[0], weights.shape[1], qkv.shape[1] // heads
-    size = width - 2 * key
+    rows, slots, total = np.uintp(qkv.shape[0]), np.uintp(weights.shape[1]), np.uintp(qkv.shape[1])
+    width, key_size = total // np.uintp(heads), np.uintp(key)
+    size = width - key_size - key_size
+    x, scores, gathered = qkv.reshape(qkv.size), weights.reshape(weights.size), out.reshape(out.size)
     scale = np.float32(1) / np.sqrt(np.float32(key))
-    flat = weights.reshape(heads * slots * rows)
-    for h in range(heads):
-        q, k = h * width, h * width + key
+    for h in range(np.uintp(heads)):
+        q, k = h * width, h * width + key_size
         for i in range(slots):
-            query, scores = qkv[i][q : q + key], flat[(h * slots + i) * rows : (h * slots + i + 1) * rows]
+            place, largest = (h * slots + i) * rows, np.float32(-np.inf)
             for j in range(rows):
-                scores[j] = scale * _dot(query, qkv[j][k : k + key])
-            _subtract_largest(scores)
-    for n in range(flat.shape[0]):  # all at once: a row is too short to be vectorised
-        flat[n] = exp(flat[n])
-    for h in range(heads):
-        v = h * width + 2 * key
+                score = scale * _dot(x, i * total + q, x, j * total + k, key_size)
+                scores[place + j] = score
+                largest = max(largest, score)
+            for j in range(rows):
+                scores[place + j] -= largest
+    for n in range(np.uintp(scores.size)):  # all at once: a row is too short to be vectorised
+        scores[n] = exp(scores[n])
+    gathered[:] = np.float32(0)
+    for h in range(np.uintp(heads)):
+        v = h * width + key_size + key_size
         for i in range(slots):
-            scores = flat[(h * slots + i) * rows : (h * slots + i + 1) * rows]
-            _divide_by_sum(scores)
-            gathered = out[i][h * size : (h + 1) * size]
-            gathered[:] = np.float32(0)
+            place, sum_of_exp = (h * slots + i) * rows, np.float32(0)
             for j in range(rows):
-                _add_scaled(scores[j], qkv[j][v : v + size], gathered)
+                sum_of_exp += scores[place + j]
+            for j in range(rows):
+                scores[place + j] /= sum_of_exp
+                _add_scaled(scores[place + j], x, j * total + v, gathered, (i * np.uintp(heads) + h) * size, size)
 
 
 @compiled
-def _dot(x: Any, y: Any) -> Any:
+def _dot(x: Any, i: Any, y: Any, j: Any, count: Any) -> Any:
+    """Of count numbers of x, from the i-th, and of y, from the j-th."""
     total = np.float32(0)
-    for c in range(x.shape[0]):
-        total += x[c] * y[c]
+    for c in range(count):
+        total += x[i + c] * y[j + c]
     return total
 
 
 @compiled
-def _subtract_largest(scores: Any) -> None:
-    largest = scores[0]
-    for j in range(1, scores.shape[0]):
-        largest = max(largest, scores[j])
-    for j in range(scores.shape[0]):
-        scores[j] -= largest
+def _add_scaled(factor: Any, x: Any, i: Any, out: Any, j: Any, count: Any) -> None:
+    """Add to count numbers of out, from the j-th, factor times those of x, from the i-th."""
+    for c in range(count):
+        out[j + c] += factor * x[i + c]
 
 
 @compiled
-def _divide_by_sum(scores: Any) -> None:
-    total = np.float32(0)
-    for j in range(scores.shape[0]):
-        total += scores[j]
-    share = np.float32(1) / total
-    for j in range(scores.shape[0]):
-        scores[j] *= share
-
-
-@compiled
-def _add_scaled(factor: Any, x: Any, out: Any) -> None:
-    for c in range(x.shape[0]):
-        out[c] += factor * x[c]
-
-
-@compiled
-def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, heads: int, key: int) -> None:
-    """grad [S, D] of what `attend` gave -> grad_qkv [N, Q]."""
-    rows, width = qkv.shape[0], qkv.shape[1] // heads
-    size = width - 2 * key
+def attend_backward(grad: Any, qkv: Any, weights: Any, grad_qkv: Any, grad_weights: Any, heads: int, key: int) -> None:
+    """grad [S, D] of what `attend` gave -> grad_qkv [N, Q]; grad_weights [N] is scratch."""
+    rows, slots, total = np.uintp(qkv.shape[0]), np.uintp(weights.shape[1]), np.uintp(qkv.shape[1])
+    width, key_size = total // np.uintp(heads), np.uintp(key)
+    size = width - key_size - key_size
+    x, attention, received = qkv.reshape(qkv.size), weights.reshape(weights.size), grad.reshape(grad.size)
+    grad_x = grad_qkv.reshape(grad_qkv.size)
     scale = np.float32(1) / np.sqrt(np.float32(key))
-    grad_qkv[:] = np.float32(0)
-    grad_weights = np.empty(rows, np.float32)
-    for h in range(heads):
-        q, k, v = h * width, h * width + key, h * width + 2 * key
-        for i in range(weights.shape[1]):
-            grad_gathered = grad[i][h * size : (h + 1) * size]
-            expected = np.float32(0)
+    grad_x[:] = np.float32(0)
+    for h in range(np.uintp(heads)):
+        q, k, v = h * width, h * width + key_size, h * width + key_size + key_size
+        for i in range(slots):
+            place, from_slot, expected = (h * slots + i) * rows, (i * np.uintp(heads) + h) * size, np.float32(0)
             for j in range(rows):
-                grad_weights[j] = _dot(grad_gathered, qkv[j][v : v + size])
-                _add_scaled(weights[h, i, j], grad_gathered, grad_qkv[j][v : v + size])
-                expected += weights[h, i, j] * grad_weights[j]
+                grad_weights[j] = _dot(received, from_slot, x, j * total + v, size)
+                expected += attention[place + j] * grad_weights[j]
+                _add_scaled(attention[place + j], received, from_slot, grad_x, j * total + v, size)
             for j in range(rows):
-                grad_score = weights[h, i, j] * (grad_weights[j] - expected) * scale
-                _add_scaled(grad_score, qkv[j][k : k + key], grad_qkv[i][q : q + key])
-                _add_scaled(grad_score, qkv[i][q : q + key], grad_qkv[j][k : k + key])
+                grad_score = attention[place + j] * (grad_weights[j] - expected) * scale
+                _add_scaled(grad_score, x, j * total + k, grad_x, i * total + q, key_size)
+                _add_scaled(grad_score, x, i * total + q, grad_x, j * total + k, key_size)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .core import Core, State, UnrollPath, check_positive, reset_state
+from .core import Core, Recording, State, UnrollPath, check_positive, reset_state
 
 GateStyle = Literal["unit", "memory"]
 
@@ -147,6 +147,14 @@ class RelationalMemory(Core):
 
         outputs = fused.unroll(self, x, memory, starts)
         return outputs, (outputs[-1].view_as(memory),)
+
+    def record(self, num_steps: int, batch_size: int) -> Recording | None:
+        (memory,) = self.initial_state(batch_size)
+        if self.unroll_path(memory, (memory,)) == "loop":
+            return None
+        from .fused_relational_memory import RMCRecording
+
+        return RMCRecording(self, num_steps, batch_size)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """As `Core.unroll_path`; only one attention block can be fused."""

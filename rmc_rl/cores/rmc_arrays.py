@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
+from .compilation import compiled_in_place, compiled_with_memory
 
 
 class Inputs(NamedTuple):
@@ -22,19 +22,19 @@ class Inputs(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The parameters that the memory meets at every step."""
+    """The parameters that the memory meets at every step; operands (`matmul`) of the forward or the backward pass."""
 
-    qkv: Any  # [Q, D]
+    qkv: Any  # operand
     qkv_bias: Any  # [Q]
     qkv_gamma: Any  # [Q]
     qkv_beta: Any  # [Q]
     attention_gamma: Any  # [D]
     attention_beta: Any  # [D]
-    mlp: Any  # L of [D, D]
+    mlp: Any  # L operands
     mlp_bias: Any  # L of [D]
     mlp_gamma: Any  # [D]
     mlp_beta: Any  # [D]
-    gates: Any  # [2 G, D], from the memory
+    gates: Any  # operand, from the memory
 
 
 class Saved(NamedTuple):
@@ -51,7 +51,7 @@ class Saved(NamedTuple):
     attention: Any  # [T, B, heads, S, N]
     attended: Any  # * [T, B, S, D], standard
     attended_scales: Any  # [T, B, S]
-    hidden: Any  # * [L, T, B, S, D], inputs of the MLP's layers
+    hidden: Any  # * L of [T, B, S, D], inputs of the MLP's layers
     candidates: Any  # * [T, B, S, D], standard
     candidate_scales: Any  # [T, B, S]
     gates: Any  # [T, B, S, 2 G], between 0 and 1
@@ -77,13 +77,13 @@ class NormGradients(NamedTuple):
     mlp_beta: Any  # [D]
 
 
-@compiled
+@compiled_in_place
 def rows_of(array: Any, b0: int, b1: int) -> Any:
     """[B, S, W] -> [(b1 - b0) * S, W], the same memory."""
     return array[b0:b1].reshape((b1 - b0) * array.shape[1], array.shape[2])
 
 
-@compiled
+@compiled_with_memory
 def scratch_for(array: Any, b0: int, b1: int) -> Any:
     """Where `borrow` may send what is to be stored in `rows_of` an array [T, B, S, W]; empty if it will not."""
     count = 0 if array.itemsize == 4 else (b1 - b0) * array.shape[2]

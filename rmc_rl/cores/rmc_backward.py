@@ -1,17 +1,28 @@
 """The gradient of the Relational Memory Core's unroll, compiled: back through time once, over rows [b0, b1)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
-from .matmul import linear_backward, linear_of_two_backward
+from .compilation import compiled, compiled_with_memory
+from .matmul import multiply
 from .primitives import attend_backward, layer_norm_backward, scale_and_shift, tanh
 from .rmc_arrays import rows_of, scratch_for
 from .storage import borrow, keep, store, value
 
 
-@compiled
+class Scratch(NamedTuple):
+    """Memory for a step."""
+
+    normal: Any  # [N, Q], normalised queries, keys and values
+    grad_normal: Any  # [N, Q]
+    grad_weights: Any  # [N], of one slot's attention
+    grad_mixed: Any  # [rows, D], of the MLP's input
+    grad_tanh: Any  # [rows, D]
+    rows: Any  # [rows, D]; empty where `borrow` gives the place where it is to be stored
+
+
+@compiled_with_memory
 def backward(
     b0: int,
     b1: int,
@@ -27,48 +38,77 @@ def backward(
 ) -> None:
     """From grad_outputs [T, B, S, D] write `grads` and grad_memory [B, S, D], and add to `norm_grads`."""
     steps, _, slots, size = grad_outputs.shape
-    normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
-    grad_normal = np.empty((slots + 1, weights.qkv.shape[0]), np.float32)
-    grad_mixed = np.empty(((b1 - b0) * slots, size), np.float32)
-    grad_tanh = np.empty(((b1 - b0) * slots, size), np.float32)
-    scratch = scratch_for(grads.mlp[0], b0, b1)
+    scratch = Scratch(
+        normal=np.empty((slots + 1, saved.qkv.shape[3]), np.float32),
+        grad_normal=np.empty((slots + 1, saved.qkv.shape[3]), np.float32),
+        grad_weights=np.empty(slots + 1, np.float32),
+        grad_mixed=np.empty(((b1 - b0) * slots, size), np.float32),
+        grad_tanh=np.empty(((b1 - b0) * slots, size), np.float32),
+        rows=scratch_for(grads.mlp[0], b0, b1),
+    )
     carried = rows_of(grad_memory, b0, b1)  # the gradient of the memory after step t, then of that before it
     carried[:] = np.float32(0)
-    last = len(weights.mlp) - 1
     for t in range(steps - 1, -1, -1):
-        grad_candidates = borrow(rows_of(grads.mlp[last, t], b0, b1), scratch)
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _update_backward(t, b, grad_outputs[t, b], weights, saved, carried[part], grad_candidates[part], grads)
-            layer_norm_backward(
-                grad_candidates[part],
-                saved.candidates[t, b],
-                saved.candidate_scales[t, b],
-                weights.mlp_gamma,
-                norm_grads.mlp_gamma,
-                norm_grads.mlp_beta,
-            )
-        keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
-        grad_mixed[:] = grad_candidates
-        _mlp_backward(t, b0, b1, weights, saved, grads, scratch)
-        linear_backward(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], grad_mixed, True)
+        _step_backward(t, b0, b1, heads, key, starts, weights, saved, grad_outputs, carried, grads, norm_grads, scratch)
 
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _add_attended_backward(t, b, grad_mixed[part], carried[part], weights, saved, norm_grads)
-            input_row = saved.qkv_input[t, b].reshape(1, normal.shape[1])
-            scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, normal[:slots])
-            scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, normal[slots:])
-            attend_backward(grad_mixed[part], normal, saved.attention[t, b], grad_normal, heads, key)
-            _project_backward(t, b, grad_normal, weights, saved, grads, norm_grads)
-        linear_backward(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
 
-        if weights.gates.shape[0] > 0:
-            _gates_backward(rows_of(grads.gates[t], b0, b1), weights.gates, grad_tanh)
-            _add_through_tanh(grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
-        for b in range(b0, b1):
-            if starts[t, b]:
-                grad_memory[b] = np.float32(0)
+@compiled
+def _step_backward(
+    t: int,
+    b0: int,
+    b1: int,
+    heads: int,
+    key: int,
+    starts: Any,
+    weights: Any,
+    saved: Any,
+    grad_outputs: Any,
+    carried: Any,
+    grads: Any,
+    norm_grads: Any,
+    scratch: Any,
+) -> None:
+    slots, last = grad_outputs.shape[2], len(weights.mlp) - 1
+    grad_candidates = borrow(rows_of(grads.mlp[last, t], b0, b1), scratch.rows)
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _update_backward(t, b, grad_outputs[t, b], weights, saved, carried[part], grad_candidates[part], grads)
+        layer_norm_backward(
+            grad_candidates[part],
+            saved.candidates[t, b],
+            saved.candidate_scales[t, b],
+            weights.mlp_gamma,
+            norm_grads.mlp_gamma,
+            norm_grads.mlp_beta,
+        )
+    keep(grad_candidates, rows_of(grads.mlp[last, t], b0, b1))
+    store(grad_candidates, scratch.grad_mixed)
+    _mlp_backward(t, b0, b1, weights, saved, grads, scratch.rows)
+    multiply(rows_of(grads.mlp[0, t], b0, b1), weights.mlp[0], scratch.grad_mixed, True)
+
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _add_attended_backward(t, b, scratch.grad_mixed[part], carried[part], weights, saved, norm_grads)
+        _attend_backward(t, b, scratch.grad_mixed[part], weights, saved, scratch, heads, key)
+        _project_backward(t, b, scratch.grad_normal, weights, saved, grads, norm_grads)
+    multiply(rows_of(grads.qkv[t], b0, b1), weights.qkv, carried, True)
+
+    if grads.gates.shape[3] > 0:
+        multiply(rows_of(grads.gates[t], b0, b1), weights.gates, scratch.grad_tanh, False)
+        _add_through_tanh(scratch.grad_tanh, rows_of(saved.tanh_memories[t], b0, b1), carried)
+    for b in range(b0, b1):
+        if starts[t, b]:
+            carried[(b - b0) * slots : (b - b0 + 1) * slots] = np.float32(0)
+
+
+@compiled
+def _attend_backward(t: int, b: int, grad: Any, weights: Any, saved: Any, scratch: Any, heads: int, key: int) -> None:
+    """From the gradient of what was gathered [S, D], that of all rows' queries, keys and values, `grad_normal`."""
+    slots, width = saved.qkv.shape[2], saved.qkv.shape[3]
+    input_row = saved.qkv_input[t, b].reshape(1, width)
+    scale_and_shift(saved.qkv[t, b], weights.qkv_gamma, weights.qkv_beta, scratch.normal[:slots])
+    scale_and_shift(input_row, weights.qkv_gamma, weights.qkv_beta, scratch.normal[slots:])
+    attend_backward(grad, scratch.normal, saved.attention[t, b], scratch.grad_normal, scratch.grad_weights, heads, key)
 
 
 @compiled
@@ -96,8 +136,8 @@ def _mlp_backward(t: int, b0: int, b1: int, weights: Any, saved: Any, grads: Any
     """From the gradient of the last layer's output to those of the others'."""
     for layer in range(len(weights.mlp) - 1, 0, -1):
         target = borrow(rows_of(grads.mlp[layer - 1, t], b0, b1), scratch)
-        linear_backward(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
-        activations = rows_of(saved.hidden[layer, t], b0, b1)
+        multiply(rows_of(grads.mlp[layer, t], b0, b1), weights.mlp[layer], target, False)
+        activations = rows_of(saved.hidden[layer][t], b0, b1)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
                 target[r, d] = target[r, d] if value(activations[r, d]) > np.float32(0) else np.float32(0)
@@ -130,14 +170,6 @@ def _project_backward(t: int, b: int, grad_normal: Any, weights: Any, saved: Any
     layer_norm_backward(grad_normal[slots:], input_row, scales[slots:], gamma, grad_gamma, grad_beta)
     store(grad_normal[:slots], grads.qkv[t, b])
     store(grad_normal[slots:], grads.qkv_input[t, b].reshape(1, width))
-
-
-@compiled
-def _gates_backward(grad_gates: Any, weight: Any, grad_tanh: Any) -> None:
-    if weight.shape[0] > 2:
-        linear_backward(grad_gates, weight, grad_tanh, False)
-    else:
-        linear_of_two_backward(grad_gates, weight, grad_tanh)
 
 
 @compiled

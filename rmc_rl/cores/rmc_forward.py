@@ -4,56 +4,90 @@ The arithmetic is that of `relational_memory.py`, for one attention block, over 
 rows may run in different threads. `rmc_arrays` explains the letters.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
-from .matmul import linear, linear_of_two
+from .compilation import compiled, compiled_with_memory
+from .matmul import multiply
 from .primitives import attend, scale_and_shift, sigmoid, standardize, tanh
 from .rmc_arrays import rows_of, scratch_for
 from .storage import borrow, keep
 
 
-@compiled
+class Scratch(NamedTuple):
+    """Memory for a step. Those marked * are empty where `borrow` gives the place where it is to be stored."""
+
+    memory: Any  # * [rows, D]
+    tanh_memory: Any  # * [rows, D]
+    qkv: Any  # * [rows, Q]
+    residual: Any  # * [rows, D]
+    mixed: Any  # [rows, D], what the MLP gives
+    gates: Any  # [rows, 2 G], the memory's part
+    input_row: Any  # [1, Q]
+    slots: Any  # [S, D]
+    normal: Any  # [N, Q], normalised queries, keys and values
+    gathered: Any  # [S, D]
+
+
+@compiled_with_memory
 def forward(b0: int, b1: int, heads: int, key: int, inputs: Any, weights: Any, saved: Any, outputs: Any) -> None:
     """Write `saved` and outputs [T, B, S, D], the memory after each step, of the rows [b0, b1)."""
-    steps, _, slots, size = outputs.shape
-    width = weights.qkv.shape[0]
-    normal, gathered = np.empty((slots + 1, width), np.float32), np.empty((slots, size), np.float32)
-    scratch_row, scratch_slots = np.empty((1, width), np.float32), np.empty((slots, size), np.float32)
-    scratch_memory, scratch_tanh = scratch_for(saved.memories, b0, b1), scratch_for(saved.tanh_memories, b0, b1)
-    scratch_qkv, scratch_residual = scratch_for(saved.qkv, b0, b1), scratch_for(saved.hidden[0], b0, b1)
-    mixed = np.empty(((b1 - b0) * slots, size), np.float32)
-    gate_memory = np.empty(((b1 - b0) * slots, weights.gates.shape[0]), np.float32)
-    for t in range(steps):
-        memory = borrow(rows_of(saved.memories[t], b0, b1), scratch_memory)  # [(b1 - b0) * S, D]
-        tanh_memory = borrow(rows_of(saved.tanh_memories[t], b0, b1), scratch_tanh)
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _begin(t, b, inputs, outputs, memory[part], tanh_memory[part])
-        keep(memory, rows_of(saved.memories[t], b0, b1))
-        keep(tanh_memory, rows_of(saved.tanh_memories[t], b0, b1))
+    slots, size, width = outputs.shape[2], outputs.shape[3], saved.qkv.shape[3]
+    scratch = Scratch(
+        memory=scratch_for(saved.memories, b0, b1),
+        tanh_memory=scratch_for(saved.tanh_memories, b0, b1),
+        qkv=scratch_for(saved.qkv, b0, b1),
+        residual=scratch_for(saved.hidden[0], b0, b1),
+        mixed=np.empty(((b1 - b0) * slots, size), np.float32),
+        gates=np.empty(((b1 - b0) * slots, saved.gates.shape[3]), np.float32),
+        input_row=np.empty((1, width), np.float32),
+        slots=np.empty((slots, size), np.float32),
+        normal=np.empty((slots + 1, width), np.float32),
+        gathered=np.empty((slots, size), np.float32),
+    )
+    for t in range(outputs.shape[0]):
+        _step(t, b0, b1, heads, key, inputs, weights, saved, scratch, outputs)
 
-        projected = borrow(rows_of(saved.qkv[t], b0, b1), scratch_qkv)
-        residual = borrow(rows_of(saved.hidden[0, t], b0, b1), scratch_residual)
-        linear(rows_of(saved.memories[t], b0, b1), weights.qkv, projected)
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _project(t, b, inputs, weights, saved, projected[part], scratch_row, normal)
-            attend(normal, saved.attention[t, b], gathered, heads, key)
-            _add_attended(t, b, gathered, memory[part], weights, saved, scratch_slots, residual[part])
-        keep(residual, rows_of(saved.hidden[0, t], b0, b1))
-        _mlp(t, b0, b1, weights, saved, mixed)
 
-        if weights.gates.shape[0] > 2:
-            linear(tanh_memory, weights.gates, gate_memory)
-        elif weights.gates.shape[0] == 2:
-            linear_of_two(tanh_memory, weights.gates, gate_memory)
-        for b in range(b0, b1):
-            part = slice((b - b0) * slots, (b - b0 + 1) * slots)
-            _open_gates(gate_memory[part], inputs.gates[t, b], saved.gates[t, b])
-            _update(t, b, mixed[part], residual[part], memory[part], weights, saved, scratch_slots, outputs[t, b])
+@compiled
+def _step(
+    t: int,
+    b0: int,
+    b1: int,
+    heads: int,
+    key: int,
+    inputs: Any,
+    weights: Any,
+    saved: Any,
+    scratch: Any,
+    outputs: Any,
+) -> None:
+    slots = outputs.shape[2]
+    memory = borrow(rows_of(saved.memories[t], b0, b1), scratch.memory)  # [(b1 - b0) * S, D]
+    tanh_memory = borrow(rows_of(saved.tanh_memories[t], b0, b1), scratch.tanh_memory)
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _begin(t, b, inputs, outputs, memory[part], tanh_memory[part])
+    keep(memory, rows_of(saved.memories[t], b0, b1))
+    keep(tanh_memory, rows_of(saved.tanh_memories[t], b0, b1))
+
+    projected = borrow(rows_of(saved.qkv[t], b0, b1), scratch.qkv)
+    residual = borrow(rows_of(saved.hidden[0][t], b0, b1), scratch.residual)
+    multiply(rows_of(saved.memories[t], b0, b1), weights.qkv, projected, False)
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _project(t, b, inputs, weights, saved, projected[part], scratch.input_row, scratch.normal)
+        attend(scratch.normal, saved.attention[t, b], scratch.gathered, heads, key)
+        _add_attended(t, b, scratch.gathered, memory[part], weights, saved, scratch.slots, residual[part])
+    keep(residual, rows_of(saved.hidden[0][t], b0, b1))
+    _mlp(t, b0, b1, weights, saved, scratch.mixed)
+
+    multiply(tanh_memory, weights.gates, scratch.gates, False)
+    for b in range(b0, b1):
+        part = slice((b - b0) * slots, (b - b0 + 1) * slots)
+        _open_gates(scratch.gates[part], inputs.gates[t, b], saved.gates[t, b])
+        _update(t, b, scratch.mixed[part], residual[part], memory[part], weights, saved, scratch.slots, outputs[t, b])
 
 
 @compiled
@@ -84,7 +118,8 @@ def _project(
     for s in range(slots):
         for i in range(width):
             projected[s, i] += bias[i]
-    input_row[0] = inputs.qkv[t, b]
+    for i in range(width):
+        input_row[0, i] = inputs.qkv[t, b, i]
     standardize(projected, scales)
     standardize(input_row, scales[slots:])
     scale_and_shift(projected, weights.qkv_gamma, weights.qkv_beta, normal[:slots])
@@ -112,13 +147,13 @@ def _mlp(t: int, b0: int, b1: int, weights: Any, saved: Any, mixed: Any) -> None
     """The MLP but for its last bias; mixed [rows, D]."""
     last = len(weights.mlp) - 1
     for layer in range(last):
-        target, bias = borrow(rows_of(saved.hidden[layer + 1, t], b0, b1), mixed), weights.mlp_bias[layer]
-        linear(rows_of(saved.hidden[layer, t], b0, b1), weights.mlp[layer], target)
+        target, bias = borrow(rows_of(saved.hidden[layer + 1][t], b0, b1), mixed), weights.mlp_bias[layer]
+        multiply(rows_of(saved.hidden[layer][t], b0, b1), weights.mlp[layer], target, False)
         for r in range(target.shape[0]):
             for d in range(target.shape[1]):
                 target[r, d] = max(target[r, d] + bias[d], np.float32(0))
-        keep(target, rows_of(saved.hidden[layer + 1, t], b0, b1))
-    linear(rows_of(saved.hidden[last, t], b0, b1), weights.mlp[last], mixed)
+        keep(target, rows_of(saved.hidden[layer + 1][t], b0, b1))
+    multiply(rows_of(saved.hidden[last][t], b0, b1), weights.mlp[last], mixed, False)
 
 
 @compiled

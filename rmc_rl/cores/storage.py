@@ -37,13 +37,19 @@ as_bits: Any = intrinsic(_bits_of_float)
 
 
 @compiled_as_written
+def rounded(x: Any) -> Any:
+    """A float32 in bfloat16, rounded to the nearest and to even."""
+    bits = as_bits(x)
+    result = (bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
+    return np.uint16(result if x == x else np.int32(0x7FC0))  # NaN stays NaN
+
+
+@compiled_as_written
 def round_to(x: Any, out: Any) -> None:
-    """x [R, W] in bfloat16 to out [R, W], rounded to the nearest and to even."""
+    """x [R, W] in bfloat16 to out [R, W]."""
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):
-            bits = as_bits(x[r, i])
-            rounded = (bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
-            out[r, i] = np.uint16(rounded if x[r, i] == x[r, i] else np.int32(0x7FC0))  # NaN stays NaN
+            out[r, i] = rounded(x[r, i])
 
 
 def value(stored: Any) -> Any:
@@ -91,7 +97,9 @@ def _store(rows: Any, array: Any) -> Any:
     if isinstance(array.dtype, types.Float):
 
         def copy(rows: Any, array: Any) -> None:
-            array[:] = rows
+            for r in range(rows.shape[0]):
+                for i in range(rows.shape[1]):
+                    array[r, i] = rows[r, i]
 
         return copy
     return lambda rows, array: round_to(rows, array)

@@ -73,7 +73,11 @@ class TaskRun:
     seed: int = 0
     """Of all random numbers; below 1,000,000, the seed of evaluation."""
     updates: int = 10_000
-    """Updates to train for."""
+    """Updates to train for, at most."""
+    cpu_minutes: float = 0.0
+    """Processor time to train for, of all threads together and evaluations left out; 0 for no limit. Whichever of the
+    two comes first ends the run, and a learning rate that falls is at 0 then. How many updates fit differs from run
+    to run."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU if there is one."""
     threads: int = 1
@@ -101,7 +105,8 @@ class TaskRun:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         for name in ("updates", "threads", "log_interval"):
             check_at_least(name, getattr(self, name), 1)
-        check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        for name in ("cpu_minutes", "checkpoint_minutes"):
+            check_at_least(name, getattr(self, name), 0)
 
     def model(self) -> dict[str, Any]:
         """All that makes the model what it is, as JSON: a checkpoint of another one cannot be gone on with."""

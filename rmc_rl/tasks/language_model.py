@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..cores import State
 from ..cores.core import check_positive
+from ..cores.linear import Linear
 from .task import MakeCore
 
 CUTOFFS = (2000, 10_000, 50_000, 150_000)
@@ -45,7 +46,7 @@ class LanguageModel(nn.Module):
             raise ValueError(f"embedding_size must be at least {narrowest} for {num_words} words, got {embedding_size}")
         self.core = make_core(embedding_size)
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(self.core.output_size, embedding_size)
+        self.projection = Linear(self.core.output_size, embedding_size)
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(embedding_size, num_words, cutoffs, NARROWING, head_bias=True)
 
     def forward(self, words: Tensor, targets: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:

@@ -1,5 +1,6 @@
 """A model in training on a task: one update, and all that it takes to go on exactly where it was stopped."""
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ..checkpoint import CheckpointError, load_checkpoint, save_checkpoint, tensor_group
 from ..cores import State, make_core
 from ..optimizer_state import optimizer_tensors, restore_optimizer
 from ..run_folder import RunFolder, RunFolderError, newest_readable
@@ -42,6 +43,8 @@ class TaskLearner:
     state: State = ()
     """What the model carries from one batch to the next."""
     updates: int = 0
+    cpu_seconds: float = 0.0
+    """Processor time of all updates; in a run that went on, of those before as well if that time is limited."""
 
     @classmethod
     def make(cls, config: TaskRun) -> "TaskLearner":
@@ -69,6 +72,7 @@ class TaskLearner:
         Raises:
             FloatingPointError: the loss is not finite; the model is as it was.
         """
+        begin = time.process_time()
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -83,13 +87,23 @@ class TaskLearner:
         self.state = tuple(leaf.detach() for leaf in state)
         self.stream.observe(value)
         self.updates += 1
+        self.cpu_seconds += time.process_time() - begin
         return {**metrics, "loss": (value, 1), "gradient_norm": (norm.item(), 1)}
 
     def learning_rate(self) -> float:
         """Of the next update."""
         fitting = self.config.optimization
-        left = 1 - self.updates / self.config.updates
+        left = max(0.0, 1 - self.progress())
         return fitting.learning_rate * (left if fitting.learning_rate_schedule == "linear" else 1)
+
+    def progress(self) -> float:
+        """The share of the run that is done, by its updates or its processor time; it ends at 1."""
+        limit = 60 * self.config.cpu_minutes
+        return max(self.updates / self.config.updates, self.cpu_seconds / limit if limit else 0.0)
+
+    def spent(self) -> dict[str, float]:
+        """Updates and, where it is limited, processor time so far."""
+        return {"updates": self.updates} | ({"cpu_seconds": self.cpu_seconds} if self.config.cpu_minutes else {})
 
     @torch.no_grad()
     def evaluate(self, samples: int, final: bool = False) -> dict[str, float]:
@@ -111,7 +125,7 @@ class TaskLearner:
         tensors |= {f"optimizer/{name}": leaf for name, leaf in optimizer_tensors(self.optimizer, self.model).items()}
         tensors |= {f"state/{i}": leaf for i, leaf in enumerate(self.state)}
         tensors |= {f"random/{name}": state for name, state in self._random_states().items()}
-        data = {"settings": self.config.model(), "updates": self.updates, "stream": self.stream.state()}
+        data = {"settings": self.config.model(), **self.spent(), "stream": self.stream.state()}
         save_checkpoint(path, KIND, data, tensors)
 
     @classmethod
@@ -129,13 +143,13 @@ class TaskLearner:
             )
         learner = cls.make(config)
         try:
-            learner.model.load_state_dict(_group(tensors, "model/"))
-            restore_optimizer(learner.optimizer, learner.model, _group(tensors, "optimizer/"))
-            leaves = _group(tensors, "state/")
+            learner.model.load_state_dict(tensor_group(tensors, "model/"))
+            restore_optimizer(learner.optimizer, learner.model, tensor_group(tensors, "optimizer/"))
+            leaves = tensor_group(tensors, "state/")
             learner.state = tuple(leaves[str(i)].to(learner.device) for i in range(len(leaves)))
             learner.stream.restore(data["stream"])
-            learner.updates = data["updates"]
-            learner._restore_random_states(_group(tensors, "random/"))
+            learner.updates, learner.cpu_seconds = data["updates"], float(data.get("cpu_seconds", 0))
+            learner._restore_random_states(tensor_group(tensors, "random/"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a saved model of a task: {' '.join(str(error).split())}") from error
         return learner
@@ -172,7 +186,3 @@ def load_run(folder: RunFolder) -> TaskLearner:
     if folder.model.is_file():
         return TaskLearner.load(config, folder.model)
     return newest_readable(folder, partial(TaskLearner.load, config))[1]
-
-
-def _group(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

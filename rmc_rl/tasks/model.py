@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..cores import Core, State
 from ..cores.core import check_positive
+from ..cores.linear import Linear
 
 
 class SequenceModel(nn.Module):
@@ -32,13 +33,13 @@ class SequenceModel(nn.Module):
             check_decoder(core, decoder)
         self.core, self.own_decoder = core, decoder
         sizes = [core.output_size] + [head_size] * head_layers
-        hidden = [nn.Linear(size, head_size) for size in sizes[:-1]]
+        hidden = [Linear(size, head_size) for size in sizes[:-1]]
         for layer in hidden:
             # torch's default shrinks what passes through a layer with ReLU, and four of them leave little of it.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
         with_relu = [part for layer in hidden for part in (layer, nn.ReLU())]
-        self.head = nn.Sequential(*with_relu, nn.Linear(sizes[-1], num_classes))
+        self.head = nn.Sequential(*with_relu, Linear(sizes[-1], num_classes))
 
     @property
     def decoder(self) -> Core:

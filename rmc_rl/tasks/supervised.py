@@ -20,7 +20,7 @@ from ..run_folder import RunFolder, newest_readable, to_json, write_text
 from ..stop import StopRequest
 from .config import TaskRun
 from .learner import TaskLearner
-from .task import Metrics, Tally, Task
+from .task import Metrics, Tally
 
 
 @dataclass
@@ -61,7 +61,7 @@ class TaskTraining:
         return training
 
     def run(self) -> dict[str, float] | None:
-        """Train for what is left of the updates, then evaluate; None if the user stopped it (it can be resumed).
+        """Train for what is left of updates and time, then evaluate; None if the user stopped it (it can be resumed).
 
         Raises:
             FloatingPointError: the loss was not finite; the last checkpoint is kept.
@@ -71,36 +71,35 @@ class TaskTraining:
         with closing(self._logger()) as logger, stop.listening(), closing(self._bar()) as bar:
             self._train(stop, Log(logger, bar))
         self._checkpoint()
-        if self.learner.updates < self.config.updates:
+        if self.learner.progress() < 1:
             return None
         self.learner.save(self.folder.model)
         evaluation = self.learner.evaluate(self.config.evaluation.final_samples, final=True)
-        write_text(self.folder.evaluation, to_json({"updates": self.learner.updates} | evaluation))
+        write_text(self.folder.evaluation, to_json(self.learner.spent() | evaluation))
         return evaluation
 
     def _train(self, stop: StopRequest, log: "Log") -> None:
         last_checkpoint = time.monotonic()
-        while self.learner.updates < self.config.updates and not stop.requested:
+        while self.learner.progress() < 1 and not stop.requested:
             log.add(self.learner.update())
             if self._is_due(self.config.evaluation.interval):
                 log.evaluation(self._keep_the_best())
             if self._is_due(self.config.log_interval):
-                log.write(self.learner.updates, self.learner.task)
+                log.write(self.learner)
             if time.monotonic() - last_checkpoint >= 60 * self.config.checkpoint_minutes:
                 self._checkpoint()
                 last_checkpoint = time.monotonic()
 
     def _is_due(self, interval: int) -> bool:
         """Whether something that happens every so many updates, and after the last one, happens now; 0 is never."""
-        updates = self.learner.updates
-        return interval > 0 and (updates % interval == 0 or updates == self.config.updates)
+        return interval > 0 and (self.learner.updates % interval == 0 or self.learner.progress() >= 1)
 
     def _keep_the_best(self) -> dict[str, float]:
         evaluation = self.learner.evaluate(self.config.evaluation.samples)
         if evaluation[self.learner.task.score] > self.best:
             self.best = evaluation[self.learner.task.score]
             self.learner.save(self.folder.best_model)
-            write_text(self.folder.best_evaluation, to_json({"updates": self.learner.updates} | evaluation))
+            write_text(self.folder.best_evaluation, to_json(self.learner.spent() | evaluation))
         return evaluation
 
     def _checkpoint(self) -> None:
@@ -116,7 +115,7 @@ class TaskTraining:
         # A bar that is redrawn in a file would fill it.
         interval = 0.5 if sys.stderr.isatty() else 15.0
         return tqdm(
-            total=self.config.updates,
+            total=None if self.config.cpu_minutes else self.config.updates,
             initial=self.learner.updates,
             mininterval=interval,
             maxinterval=interval,
@@ -143,16 +142,18 @@ class Log:
         for name, value in metrics.items():
             self.logger.record(f"eval/{name}", value)
 
-    def write(self, updates: int, task: Task) -> None:
-        """A row after so many updates in all; the task's score goes to the bar."""
+    def write(self, learner: TaskLearner) -> None:
+        """A row about the updates since the last; the task's score goes to the bar."""
+        task = learner.task
         means = task.summarize(self.tally.means())
         for name, value in means.items():
             self.logger.record(f"train/{name}", value)
         seconds = max(time.monotonic() - self.begin, 1e-9)
         self.logger.record("time/updates_per_second", self.updates / seconds)
-        self.logger.record(STEPS, updates, exclude="tensorboard")
-        self.logger.dump(step=updates)
-        self.bar.set_postfix_str(f"{task.score} {means[task.score]:.4g}", refresh=False)
+        self.logger.record("time/cpu_seconds", learner.cpu_seconds)
+        self.logger.record(STEPS, learner.updates, exclude="tensorboard")
+        self.logger.dump(step=learner.updates)
+        self.bar.set_postfix_str(f"{learner.progress():.0%}, {task.score} {means[task.score]:.4g}", refresh=False)
         self._begin_row()
 
     def _begin_row(self) -> None:

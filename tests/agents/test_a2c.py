@@ -635,6 +635,9 @@ def test_models_of_sb3_and_policies_are_refused(tmp_path: Path) -> None:
         ("value_cost", np.nan, "at least 0"),
         ("max_gradient_norm", 0.0, "above 0"),
         ("max_gradient_norm", np.nan, "above 0"),
+        ("max_gradient_norm", np.inf, "1e9 clips nothing"),
+        ("rho_bar", np.inf, "1e9 clips nothing"),
+        ("c_bar", np.inf, "1e9 clips nothing"),
     ],
 )
 def test_hyperparameters_out_of_range(field: str, value: Any, legal: str) -> None:
@@ -653,12 +656,16 @@ def test_hyperparameters_out_of_range(field: str, value: Any, legal: str) -> Non
         ("gae_lambda", 1.0),
         ("entropy_cost", 0.0),
         ("value_cost", 0.0),
-        ("max_gradient_norm", np.inf),
+        ("max_gradient_norm", 1e9),
+        ("rho_bar", 1e9),
+        ("c_bar", 1e9),
     ],
 )
-def test_the_ends_of_the_ranges_are_legal(field: str, value: Any) -> None:
+def test_the_ends_of_the_ranges_are_legal(field: str, value: Any, tmp_path: Path) -> None:
+    """They can be learned with, and saved."""
     model = build(**{field: value}).learn(2 * UPDATE)
-    assert getattr(model.hyperparameters, field) == value
+    model.save(tmp_path / "model")
+    assert getattr(A2C.load(tmp_path / "model").hyperparameters, field) == value
     assert all(tensor.isfinite().all() for tensor in model.policy.state_dict().values())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -16,9 +17,12 @@ from agents import A2C
 from agents.actor import Actor
 from agents.hyperparameters import Hyperparameters
 from agents.learner import Learner
+from agents.sources import LockStep
 from agents.trajectory import Trajectory
+from rmc_rl.masks import ActionMaskError
 from rmc_rl.network import RecurrentActorCritic
 from rmc_rl.vec_env import make_vec_env
+from tests.space_envs import Masked
 
 CORES: dict[str, dict[str, Any]] = {
     "rmc": {"mem_slots": 3, "head_size": 5, "num_heads": 2},
@@ -284,6 +288,28 @@ def test_learner_computes_what_the_actor_did(core: str, kind: str) -> None:
         learner.update(trajectory)
 
 
+@pytest.mark.parametrize("kind", ["Discrete", "MultiDiscrete", "MultiBinary"])
+@pytest.mark.parametrize("previous", [False, True])
+def test_learner_computes_what_the_actor_did_within_masks(kind: str, previous: bool) -> None:
+    """The log probabilities are those of the masked distribution, on both sides."""
+    torch.manual_seed(6)
+    vec_env = make_vec_env(partial(Masked, "vector", kind), BATCH, previous_action_reward=previous)
+    network = RecurrentActorCritic(vec_env.observation_space, vec_env.action_space, "gru", CORES["gru"])
+    settings = Hyperparameters(unroll_length=STEPS)
+    actor, learner = Actor(vec_env, network, settings), Learner(network, settings)
+    actor.start(vec_env.reset())  # type: ignore[arg-type]
+    for _ in range(3):
+        trajectory = unroll(actor)
+        assert isinstance(trajectory.observations, dict)
+        assert trajectory.observations["action_mask"].dtype == torch.int8
+        with torch.no_grad():
+            output, _ = network(trajectory.observations, trajectory.initial_state, trajectory.starts)
+            actual = log_probs(network, output.policy, trajectory)
+        torch.testing.assert_close(actual, trajectory.behaviour_log_probs, rtol=1e-4, atol=1e-5)
+        assert (actual > -10).all()  # no forbidden action has been taken
+        learner.update(trajectory)
+
+
 def log_probs(network: RecurrentActorCritic, policy: Tensor, trajectory: Trajectory) -> Tensor:
     """[T, B], each by itself."""
     columns = [network.distribution(policy[t]).log_prob(actions) for t, actions in enumerate(trajectory.actions)]
@@ -504,6 +530,22 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 # What is not finite stops training
 
 
+def test_a_mask_that_allows_nothing_stops_training() -> None:
+    """In the environment that is named, and before an action is taken."""
+
+    class Stuck(Masked):
+        def _draw(self) -> None:
+            super()._draw()
+            self.mask &= self.clock < 2
+
+    envs = iter([Masked("vector", "MultiDiscrete"), Stuck("vector", "MultiDiscrete")])
+    model = A2C("GRUPolicy", lambda: next(envs), 2, unroll_length=STEPS, seed=0)
+    with pytest.raises(
+        ActionMaskError, match=r"^environment 1: action_mask allows no value of the action's component 0$"
+    ):
+        model.learn(100)
+
+
 class Broken(Log):
     """After 30 steps an observation, a reward or a final observation is not finite."""
 
@@ -574,3 +616,31 @@ def test_the_part_of_a_dict_is_named(key: str) -> None:
     actor.observation[key][2] = np.nan
     with pytest.raises(FloatingPointError, match=rf"environment 2: observation\['{key}'\]"):
         unroll(actor)
+
+
+@every_core
+def test_the_learner_takes_over_what_the_actor_has_computed(core: str) -> None:
+    """A batch that is one unroll is recorded, if the core can, and what is learned changes by round-off only."""
+    (with_it, learner), (without, other_learner) = (build(core) for _ in range(2))
+    source = LockStep(with_it, BATCH)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        recorded = source.batch(go_on)
+        torch.manual_seed(seed)
+        plain = unroll(without)
+        assert recorded is not None
+        torch.testing.assert_close(recorded.rewards, plain.rewards)
+        assert (source.recording is not None) == (core != "identity")
+        learner.update(recorded, source.recording)
+        source.updated()
+        assert source.recording is None, "the parameters have changed"
+        other_learner.update(plain)
+    for one, other in zip(with_it.network.parameters(), without.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2 * BATCH])
+def test_batches_that_are_not_one_unroll_are_not_recorded(batch_size: int) -> None:
+    source = LockStep(build("lstm")[0], batch_size)
+    assert source.batch(go_on) is not None
+    assert source.recording is None

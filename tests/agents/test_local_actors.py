@@ -184,6 +184,15 @@ def test_callbacks_see_every_step_that_is_learned_from() -> None:
     assert set(lengths) == {4}
 
 
+def test_an_error_of_the_learner_ends_all() -> None:
+    """Soon, though an actor waits for room. The squares of such rewards are infinite."""
+    model = build(reward_scale=1e30, placement=Placement(kind="local", actors=1))
+    begin: list[float] = []
+    with pytest.raises(FloatingPointError, match="the gradient is not finite"):
+        model.learn(10_000, callback=lambda *_: begin.append(time.monotonic()) or True)
+    assert time.monotonic() - begin[-1] < LEFT_BEHIND_SECONDS
+
+
 def test_a_model_is_saved_loaded_and_learns_on(tmp_path: Path) -> None:
     """And a callback can stop it, before the next update."""
     build().save(tmp_path / "model")

@@ -9,32 +9,38 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from agents import IMPALA, Placement
 from agents.environments import Recipe
 from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
 from agents.placement import SLOTS
-from agents.processes import ActorError
+from agents.processes import ActorError, BeginError
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
+from rmc_rl.run_folder import RunFolder
 from rmc_rl.vec_env import make_vec_env
+from tests.space_envs import Masked
 
-# Of all clusters that are started here: Ray reads it when it is imported.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# Of all clusters that are started here, and of the processes below: Ray reads it when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 ray = pytest.importorskip("ray")
 from agents import ray_actors  # noqa: E402
 from agents.ray_actors import RayActors  # noqa: E402
 
-STEPS, ROWS, ACTORS = 5, 3, 2
+ROOT = Path(__file__).parents[2]
+STEPS, ROWS = 5, 3
 SMALL: dict[str, Any] = {"core_kwargs": {"hidden_size": 7}, "embedding_size": 6}
-WAIT_SECONDS = 120.0
+WAIT_SECONDS, LEFT_BEHIND_SECONDS = 120.0, 10.0
 
 
 def processes(name: str) -> set[int]:
@@ -76,9 +82,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def node(*options: str) -> "subprocess.Popen[bytes]":
-    """A node with one CPU, which ends, with all below it, when this process is told to."""
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", *options]
+def node(cpus: int, *options: str) -> "subprocess.Popen[bytes]":
+    """A node with so many CPUs, which ends, with all below it, when this process is told to."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={cpus}", *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -96,11 +102,11 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 @pytest.fixture(scope="module")
 def head_process() -> Iterator["tuple[str, subprocess.Popen[bytes]]"]:
-    """The address of a cluster whose only node has one CPU."""
+    """The address of a cluster whose only node has two CPUs."""
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="ray-test-", ignore_cleanup_errors=True) as folder:
         options = (f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={folder}")
-        process = node("--head", "--node-ip-address=127.0.0.1", *options)
+        process = node(2, "--head", "--node-ip-address=127.0.0.1", *options)
         try:
             wait_until(lambda: processes("raylet/raylet") & descendants(process.pid))
             yield address, process
@@ -117,7 +123,7 @@ def head(head_process: "tuple[str, subprocess.Popen[bytes]]") -> str:
 @pytest.fixture
 def second_node(head: str) -> Iterator["subprocess.Popen[bytes]"]:
     with tempfile.TemporaryDirectory(prefix="ray-test-", ignore_cleanup_errors=True) as folder:
-        process = node(f"--address={head}", "--node-ip-address=127.0.0.2", f"--temp-dir={folder}")
+        process = node(1, f"--address={head}", "--node-ip-address=127.0.0.2", f"--temp-dir={folder}")
         try:
             wait_until(lambda: processes("raylet/raylet") & descendants(process.pid))
             yield process
@@ -190,8 +196,8 @@ def test_learns_to_recall_and_leaves_nothing_behind() -> None:
 
 
 def test_two_nodes_train_and_one_is_lost(head: str, second_node: "subprocess.Popen[bytes]") -> None:
-    """Each has one CPU, and so one actor; once the second is killed, training goes on with the first."""
-    model = build(n_envs=2 * ROWS, placement=Placement(kind="ray", actors=2, address=head))
+    """The second has one CPU, and so one actor; once it is killed, training goes on with the first."""
+    model = build(n_envs=3 * ROWS, placement=Placement(kind="ray", actors=3, address=head))
     nodes: list[int] = []
 
     def lose(*_: Any) -> bool:
@@ -206,6 +212,73 @@ def test_two_nodes_train_and_one_is_lost(head: str, second_node: "subprocess.Pop
         model.learn(400 * STEPS * ROWS, callback=lose)
     assert nodes == [1]
     assert model._n_updates == 400
+
+
+def test_masks_travel(head: str) -> None:
+    """With a Dict and several actions at once; the environment complains of one that is illegal."""
+    placement = Placement(kind="ray", address=head, max_restarts=0)
+    model = build(partial(Masked, "Dict", "MultiDiscrete"), placement=placement)
+    assert model.learn(10 * STEPS * ROWS)._n_updates == 10
+
+
+# The command
+
+
+TINY: dict[str, Any] = {
+    "total_timesteps": 10**9,
+    "device": "cpu",
+    "checkpoint_minutes": 0.0,
+    "environment": {"id": "CartPole-v1", "num_envs": 2 * ROWS},
+    "policy": {"name": "GRUPolicy", **SMALL},
+    "algorithm": "IMPALA",
+    "impala": {"unroll_length": STEPS, "batch_size": 2 * ROWS},
+    "placement": {"kind": "ray"},
+    "evaluation": {"interval": 0, "final_episodes": 1, "video_seconds": 0.0},
+}
+
+
+def run_until_checkpoints(tmp_path: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """`train.py`, once it has written two checkpoints."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = [sys.executable, str(ROOT / "train.py"), "--config=tiny.yaml", "--name=run", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | environment, start_new_session=True, **pipes)
+    wait_until(lambda: len(RunFolder(tmp_path / "runs/run").checkpoints()) == 2 or process.poll() is not None)
+    return process
+
+
+def test_ctrl_c_ends_replicas_on_a_cluster_in_order(
+    head_process: "tuple[str, subprocess.Popen[bytes]]", tmp_path: Path
+) -> None:
+    """Each has had an actor there. With a checkpoint and exit code 0; Ray has nothing to say, and its actors go."""
+    address, head = head_process
+    process = run_until_checkpoints(tmp_path, f"--placement.address={address}", "--replicas=2")
+    assert len(actor_processes(head.pid)) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    steps = IMPALA.load(RunFolder(tmp_path / "runs/run").checkpoints()[0], device="cpu").num_timesteps
+    stopped = f"stopped after {steps:,} steps; go on with: python train.py --resume runs/run"
+    assert out == f"run folder: runs/run\n{stopped}\n"
+    assert [line for line in error.splitlines() if line and "|" not in line] == []
+    wait_until(lambda: not actor_processes(head.pid))
+
+
+def test_nothing_is_left_of_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Nobody can clean up after SIGKILL: Ray's processes and files go all the same, and the checkpoint is whole."""
+    blocks = set(os.listdir("/dev/shm"))
+    with tempfile.TemporaryDirectory(prefix="t") as folder:  # a short name: Ray's sockets are in it
+        process = run_until_checkpoints(tmp_path, TMPDIR=folder)
+        below = descendants(process.pid)
+        assert all(below & processes(name) for name in ("gcs_server", "raylet", "ray::RayActor"))
+        assert len(list(Path(folder).glob("rmc-rl-*"))) == 1
+        process.kill()
+        deadline = time.monotonic() + LEFT_BEHIND_SECONDS
+        process.communicate()
+        wait_until(lambda: not below & processes("") and not list(Path(folder).glob("rmc-rl-*")))
+        assert time.monotonic() < deadline
+    assert set(os.listdir("/dev/shm")) <= blocks
+    IMPALA.load(RunFolder(tmp_path / "runs/run").checkpoints()[0], device="cpu")
 
 
 # What is shared
@@ -318,19 +391,41 @@ def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[b
 def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "PLACE_SECONDS", 4.0)
     # A node that another test has lost may still count.
-    message = r"^[12] of 3 actors found no free CPU within 4 seconds: the Ray cluster has [12] CPUs, [01] of them free$"
-    with pytest.raises(ActorError, match=message):
-        start(head, actors=3)
+    message = r"^[12] of 4 actors found no free CPU within 4 seconds: the Ray cluster has [23] CPUs, [01] of them free$"
+    with pytest.raises(BeginError, match=message):
+        start(head, actors=4)
     assert not ray.is_initialized()
 
 
 # Refused before anything is started
 
 
-def test_an_address_where_nobody_answers() -> None:
-    address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(ValueError, match=f"^placement.address must be that of a running Ray cluster, got '{address}'"):
+def refusal(address: str) -> str:
+    """Why no agent can be built with it: in one line, and without a word of Ray's own."""
+    legal = "that of a running Ray cluster with a node on this machine"
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=f"^placement.address must be {legal}, got '{address}': ") as error:
         build(placement=Placement(kind="ray", address=address))
+    assert time.monotonic() - begin < 20
+    assert "\n" not in str(error.value)
+    return str(error.value).rpartition(f"'{address}': ")[2]
+
+
+def test_an_address_where_nobody_answers() -> None:
+    assert "refused" in refusal(f"127.0.0.1:{free_port()}")
+
+
+def test_an_address_where_something_else_answers(capfd: pytest.CaptureFixture[str]) -> None:
+    """It takes connections, and says nothing: Ray alone would go on trying for minutes, a line for each try."""
+    with socket.create_server(("", 0)) as server:
+        reason = refusal(f"127.0.0.1:{server.getsockname()[1]}")
+    assert reason.startswith("Failed to connect to GCS at address ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cluster_that_asks_for_another_token(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    assert refusal(head).endswith("Authentication token is missing or incorrect")
 
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

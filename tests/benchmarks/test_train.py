@@ -6,13 +6,13 @@ import time
 import pytest
 
 from benchmarks.train import CORES, Stopwatch, main
-from rmc_rl.cores import blas
+from rmc_rl.cores import native
 
 
 def test_it_prints_the_figures_of_every_core(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--num-envs", "2", "--unroll-length", "3", "--seconds", "0.01", "--rounds", "3"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    in_bf16 = [f"{core}, bf16" for core in CORES] if blas.BF16_IS_FAST else []
+    in_bf16 = [f"{core}, bf16" for core in CORES] if native.BF16_IS_FAST else []
     assert [line["name"] for line in lines] == [*CORES, *in_bf16]
     for line in lines:
         assert (line["num_envs"], line["unroll_length"], line["repeats"]) == (2, 3, 3)

@@ -8,7 +8,8 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import preprocess_obs
 
-from rmc_rl.encoders import DictEncoder, FlatEncoder, GridEncoder, make_encoder
+from rmc_rl.encoders import DictEncoder, FlatEncoder, GridEncoder, NatureEncoder, ResNetEncoder, make_encoder
+from rmc_rl.network import RecurrentActorCritic
 
 
 def image(*shape: int, dtype: Any = np.uint8, high: float = 255) -> spaces.Box:
@@ -99,8 +100,8 @@ def test_coordinates_follow_the_module_and_are_no_weights() -> None:
         ((5, 2, 1), r"got 5 x 2 \(channels last\)"),
         ((3, 41, 40), r"got 41 x 40 \(channels first\)"),
         ((84, 84, 3), r"got 84 x 84 \(channels last\)"),
-        ((5, 5), r"GridEncoder takes a Box of three dimensions, got Box"),
-        ((2, 5, 5, 3), r"GridEncoder takes a Box of three dimensions, got Box"),
+        ((5, 5), r"GridEncoder takes images, a Box of three dimensions, got Box"),
+        ((2, 5, 5, 3), r"GridEncoder takes images, a Box of three dimensions, got Box"),
     ],
 )
 def test_other_sizes_are_rejected(shape: tuple[int, ...], message: str) -> None:
@@ -119,6 +120,85 @@ def test_unknown_channels_are_rejected() -> None:
         GridEncoder(image(5, 5, 6), channels="middle")  # type: ignore[arg-type]
 
 
+# Large images
+
+LARGE = pytest.mark.parametrize("kind", [NatureEncoder, ResNetEncoder])
+
+
+@LARGE
+def test_large_images_with_channels_at_either_end(kind: type[NatureEncoder | ResNetEncoder]) -> None:
+    """The same pixels give the same numbers, and no pixel's place is mixed up with another's."""
+    torch.manual_seed(1)
+    last, first = kind(image(37, 44, 3)), kind(image(3, 37, 44))
+    first.load_state_dict(last.state_dict())
+    pixels = torch.rand(2, 37, 44, 3)
+    features = last(pixels)
+    assert features.shape == (2, last.features_dim)
+    torch.testing.assert_close(features, first(pixels.permute(0, 3, 1, 2)), rtol=0, atol=1e-6)
+    assert (last.channels, first.channels) == ("last", "first")
+    with pytest.raises(ValueError, match=rf"{kind.__name__} takes images, a Box of three dimensions, got Box"):
+        kind(image(50, 50))
+    with pytest.raises(ValueError, match=r"cannot tell the channels in shape \(36, 50, 36\): say 'first' or 'last'"):
+        kind(image(36, 50, 36))
+
+
+def test_nature_is_that_of_the_library() -> None:
+    """Numbers included; of floats as well, which it takes for what they are."""
+    torch.manual_seed(1)
+    encoder = NatureEncoder(spaces.Box(-1, 1, (40, 52, 2)), channels="last")
+    pixels = torch.rand(3, 40, 52, 2)
+    expected = encoder.cnn.linear(encoder.cnn.cnn(pixels.permute(0, 3, 1, 2)))
+    assert torch.equal(encoder(pixels), expected)
+    assert expected.shape == (3, 512)
+
+
+def test_resnet_is_the_deep_one_of_the_paper() -> None:
+    """Figure 3 (right): 15 convolutions of 16, then 32 channels; sides are halved three times and rounded up."""
+    encoder = ResNetEncoder(image(72, 97, 3))
+    convolutions = [layer for layer in encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [16] * 5 + [32] * 10
+    assert {(layer.kernel_size, layer.stride) for layer in convolutions} == {((3, 3), (1, 1))}
+    assert encoder.features_dim == 32 * 9 * 13
+    assert encoder(torch.rand(2, 72, 97, 3)).shape == (2, encoder.features_dim)
+
+
+def test_a_residual_block_adds_what_its_two_convolutions_make() -> None:
+    torch.manual_seed(1)
+    block = ResNetEncoder(image(9, 9, 2)).layers[2]
+    _, first, _, second = block.layers
+    x = torch.randn(3, 16, 5, 4)
+    torch.testing.assert_close(block(x), x + second(torch.relu(first(torch.relu(x)))))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 90, 1), (3, 41, 35)])
+def test_resnet_takes_any_size(shape: tuple[int, ...]) -> None:
+    encoder = ResNetEncoder(image(*shape))
+    assert encoder(torch.rand(2, *shape)).shape == (2, encoder.features_dim)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((35, 84, 3), "35 x 84"), ((1, 84, 20), "84 x 20")])
+def test_images_too_small_for_nature(shape: tuple[int, ...], size: str) -> None:
+    with pytest.raises(ValueError, match=rf"NatureEncoder takes images of at least 36 x 36 pixels, got {size} \("):
+        NatureEncoder(image(*shape))
+    assert NatureEncoder(image(36, 36, 3))(torch.rand(1, 36, 36, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("encoder", ["nature", "resnet"])
+def test_features_of_large_images_begin_at_a_sane_scale(encoder: str) -> None:
+    """And every layer learns from the second update on: at the first, residual blocks are the identity."""
+    torch.manual_seed(1)
+    network = RecurrentActorCritic(image(64, 61, 3), spaces.Discrete(4), "identity", encoder=encoder)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+    pixels, starts = torch.randint(0, 256, (1, 5, 64, 61, 3), dtype=torch.uint8), torch.zeros(1, 5).bool()
+    for _ in range(2):
+        features = network.encoder(pixels[0] / 255)
+        assert 0.2 < features.std() < 2.0
+        optimizer.zero_grad()
+        network(pixels, (), starts)[0].value.square().sum().backward()
+        optimizer.step()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.encoder.parameters())
+
+
 # make_encoder
 
 
@@ -126,6 +206,11 @@ def test_unknown_channels_are_rejected() -> None:
     ("space", "kind", "size"),
     [
         (image(5, 5, 6), GridEncoder, 26 * 9),
+        (image(40, 3, 2), GridEncoder, 26 * 38),
+        (image(41, 36, 3), NatureEncoder, 512),
+        (image(3, 210, 160), NatureEncoder, 512),
+        (image(35, 41, 3), ResNetEncoder, 32 * 5 * 6),
+        (image(2, 5, 1), FlatEncoder, 10),
         (spaces.Box(-1, 1, (7,)), FlatEncoder, 7),
         (spaces.Box(-1, 1, (7, 3)), FlatEncoder, 21),
         (spaces.Box(-1, 1, ()), FlatEncoder, 1),
@@ -158,6 +243,26 @@ def test_arguments_reach_the_encoder() -> None:
     assert inside.encoders[inside.keys.index("view")].channels == "first"
 
 
+def test_channels_that_are_said_count_for_the_choice_too() -> None:
+    assert isinstance(make_encoder(image(41, 36, 36), channels="last"), NatureEncoder)
+    assert isinstance(make_encoder(image(41, 36, 36), channels="first"), GridEncoder)
+
+
+def test_images_of_a_dict_get_what_fits_each() -> None:
+    space = spaces.Dict({"camera": image(64, 64, 3), "map": image(7, 7, 2), "speed": spaces.Box(-1, 1, (3,))})
+    encoder = make_encoder(space)
+    assert isinstance(encoder, DictEncoder)
+    kinds = dict(zip(encoder.keys, map(type, encoder.encoders), strict=True))
+    assert kinds == {"camera": NatureEncoder, "map": GridEncoder, "speed": FlatEncoder}
+    assert [type(part) for part in make_encoder(space, "resnet").encoders] == [
+        ResNetEncoder,
+        ResNetEncoder,
+        FlatEncoder,
+    ]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="NatureEncoder takes images of at least 36 x 36 pixels, got 7 x 7"):
+        make_encoder(space, "nature")
+
+
 @pytest.mark.parametrize("keys", ["ab", "ba"])
 def test_parts_of_a_dict_are_concatenated_in_the_order_of_the_space(keys: str) -> None:
     """Whatever the order in which an environment fills its observations."""
@@ -187,33 +292,59 @@ def test_images_and_discrete_values_as_they_come_from_an_environment() -> None:
     assert torch.equal(features, torch.cat([torch.tensor([[0.0, 0.0, 1.0, 0.0]]), torch.ones(1, 36)], dim=1))
 
 
+FLATTEN, TRANSFORM = (
+    r"FlattenObservation\(env\) makes one Box",
+    r"TransformObservation\(env, function, space\) can make",
+)
+NUMBER = spaces.Discrete(2)
+
+
 @pytest.mark.parametrize(
-    "space",
+    ("space", "hint"),
     [
-        spaces.Tuple([spaces.Discrete(2)]),
-        spaces.Text(3),
-        spaces.Dict({}),
-        spaces.Dict({"part": spaces.Text(3)}),
-        spaces.Dict({"part": spaces.Dict({"inner": spaces.Discrete(2)})}),
-        spaces.MultiDiscrete([[2, 3], [4, 5]]),
+        (spaces.Tuple([NUMBER]), FLATTEN),
+        (spaces.Text(3), FLATTEN),
+        (spaces.Dict({}), FLATTEN),
+        (spaces.Dict({"part": spaces.Text(3)}), FLATTEN),
+        (spaces.Dict({"part": spaces.Dict({"inner": NUMBER})}), FLATTEN),
+        (
+            spaces.Dict(
+                {"part": spaces.Tuple([NUMBER, spaces.Box(np.arange(40) - 50.0, np.ones(40), dtype=np.float64)])}
+            ),
+            FLATTEN,
+        ),
+        (spaces.MultiDiscrete([[2, 3], [4, 5]]), FLATTEN),
+        (spaces.Graph(spaces.Box(-1, 1, (3,)), None), TRANSFORM),
+        (spaces.Sequence(NUMBER), TRANSFORM),
+        (spaces.Dict({"part": spaces.Sequence(NUMBER)}), TRANSFORM),
     ],
     ids=str,
 )
-def test_other_spaces_are_rejected(space: spaces.Space[Any]) -> None:
-    with pytest.raises(ValueError, match=r"(?s)observation_space must be Box, .*, got .*; gymnasium.wrappers.Flatten"):
+def test_other_spaces_are_rejected(space: spaces.Space[Any], hint: str) -> None:
+    """In one line that says how to make another of it; which is then taken."""
+    with pytest.raises(
+        ValueError, match=rf"^observation_space must be Box, .*, got .*; gymnasium.wrappers.{hint}"
+    ) as error:
         make_encoder(space)
+    assert "\n" not in str(error.value)
+    if hint == FLATTEN and space != spaces.Dict({}):
+        assert isinstance(make_encoder(spaces.flatten_space(space)), FlatEncoder)
 
 
 def test_unknown_names_and_arguments_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"encoder must be one of \['auto', 'grid', 'flat'\], got 'cnn'"):
+    with pytest.raises(
+        ValueError, match=r"encoder must be one of \['auto', 'grid', 'nature', 'resnet', 'flat'\], got 'cnn'"
+    ):
         make_encoder(image(5, 5, 6), "cnn")
     with pytest.raises(TypeError, match="kernels"):
         make_encoder(image(5, 5, 6), kernels=3)
-    with pytest.raises(ValueError, match="GridEncoder takes a Box of three dimensions"):
+    with pytest.raises(ValueError, match="GridEncoder takes images, a Box of three dimensions"):
         make_encoder(spaces.Discrete(3), "grid")
 
 
-@pytest.mark.parametrize(("encoder", "arguments"), [("grid", {}), ("auto", {"channels": "last"})])
+@pytest.mark.parametrize(
+    ("encoder", "arguments"), [("grid", {}), ("nature", {}), ("resnet", {}), ("auto", {"channels": "last"})]
+)
 def test_an_encoder_of_images_needs_an_image(encoder: str, arguments: dict[str, str]) -> None:
     """What would have no effect is refused."""
     space = spaces.Dict({"speed": spaces.Box(-1, 1, (3,)), "gear": spaces.Discrete(5)})

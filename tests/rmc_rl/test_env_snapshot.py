@@ -17,6 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
@@ -63,6 +64,11 @@ class Walk(gym.Env[Any, Any]):
         self.place, self.clock = state["place"], state["clock"]
 
 
+class MaskedWalk(Walk):
+    def action_masks(self) -> NDArray[np.bool_]:
+        return np.array([True, self.place[0] > 0, self.place[1] > 0])
+
+
 class CartPole(CartPoleEnv):
     def get_state(self) -> dict[str, Any]:
         return {"state": self.state, "late": self.steps_beyond_terminated}
@@ -94,6 +100,10 @@ STACKS: dict[str, Callable[[], VecEnv]] = {
     ),
     "one Mini-Pacman": lambda: make_vec_env(gym.make("envs:MiniPacman-v0", mode="hunt", frame_cap=9)),
     "walks": lambda: make_vec_env("Walk-v0", 3, previous_action_reward=True),
+    "masked walks": lambda: make_vec_env(MaskedWalk, 3, previous_action_reward=True),
+    "SyncVectorEnv of masked walks": lambda: make_vec_env(
+        SyncVectorEnv([MaskedWalk] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    ),
     "CartPole": lambda: make_vec_env("SnapshotCartPole-v0", 3),
     "SyncVectorEnv": lambda: make_vec_env(sync(), previous_action_reward=True),
     "Monitor": lambda: make_vec_env(walks(wrap=Monitor)),

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmc_rl.cores import GRU, LSTM, RelationalMemory, blas, primitives, storage, unchanged_weights
+from rmc_rl.cores import GRU, LSTM, RelationalMemory, blas, native, primitives, storage, unchanged_weights
 from rmc_rl.cores.native import Loan
 
 # A layer norm of two or three numbers is close to a step: its gradients say nothing of precision.
@@ -132,7 +132,7 @@ def _autocast():
 
 @every_core
 def test_autocast_on_a_processor_without_bf16_keeps_float32(kind, configuration, monkeypatch):
-    monkeypatch.setattr(blas, "BF16_IS_FAST", False)
+    monkeypatch.setattr(native, "BF16_IS_FAST", False)
     core = _core(configuration, 0, kind)
     x, state, starts = _unroll_inputs(core, 4, 7)
     expected, _ = core.unroll(x, state, starts)
@@ -142,7 +142,7 @@ def test_autocast_on_a_processor_without_bf16_keeps_float32(kind, configuration,
     torch.testing.assert_close(outputs, expected, rtol=0, atol=0)
 
 
-needs_bf16 = pytest.mark.skipif(not blas.BF16_IS_FAST, reason="no bfloat16 instructions here")
+needs_bf16 = pytest.mark.skipif(not native.BF16_IS_FAST, reason="no bfloat16 instructions here")
 
 
 def _bf16_errors(core, steps, batch_size, seed):
@@ -191,6 +191,17 @@ def test_bf16_is_as_precise_as_autocast(kind, configuration):
     assert (fused <= 2 * usual).all(), f"{fused} against {usual}"
 
 
+@pytest.mark.skipif(not blas.AVAILABLE, reason="torch's library offers no product of bfloat16 here")
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_bf16_in_the_library_is_as_precise_as_autocast(kind, monkeypatch):
+    """What processors with matrix units do, on any processor."""
+    monkeypatch.setattr(blas, "IS_FAST", True)
+    monkeypatch.setattr(native, "BF16_IS_FAST", True)
+    errors = [_bf16_errors(_core({"input_size": 7, "hidden_size": 19}, seed, kind), 6, 33, seed) for seed in range(10)]
+    fused, usual = (torch.stack(found).median(dim=0).values for found in zip(*errors, strict=True))
+    assert fused.mean() <= usual.mean()
+
+
 @needs_bf16
 @every_core
 def test_weights_are_rounded_anew_but_where_they_are_said_not_to_change(kind, configuration):
@@ -220,7 +231,7 @@ def test_the_first_unroll_of_a_process_may_be_within_autocast():
         "print(core.unroll_path(x, core.initial_state(7)))"
     )
     path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert path == ("fused, bf16" if blas.BF16_IS_FAST else "fused")
+    assert path == ("fused, bf16" if native.BF16_IS_FAST else "fused")
 
 
 def test_rounding_to_bf16_is_that_of_torch():

@@ -531,7 +531,7 @@ def test_unsupported_spaces() -> None:
         ({"core_kwargs": {"hidden_size": 0}}, ValueError, "hidden_size must be a whole number of at least 1, got 0"),
         ({"core_kwargs": {"units": 3}}, TypeError, "units"),
         ({"encoder": "cnn"}, ValueError, r"encoder must be one of \[.*\], got 'cnn'"),
-        ({"encoder": "grid"}, ValueError, "GridEncoder takes a Box of three dimensions"),
+        ({"encoder": "grid"}, ValueError, "GridEncoder takes images, a Box of three dimensions"),
         ({"encoder_kwargs": {"kernels": 3}}, TypeError, "kernels"),
         ({"embedding_size": 0}, ValueError, "embedding_size must be a whole number of at least 1, got 0"),
         ({"net_arch": [64]}, TypeError, "net_arch"),

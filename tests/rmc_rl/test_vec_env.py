@@ -1,6 +1,7 @@
 """Environments of every kind as a VecEnv, with SB3's own DummyVecEnv as the judge."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -15,7 +16,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize, is_vecenv_wrapped
 
 from rmc_rl.vec_env import VectorToVecEnv, make_vec_env
-from rmc_rl.wrappers import PreviousActionReward, VectorPreviousActionReward
+from rmc_rl.wrappers import ActionMasks, PreviousActionReward, VectorPreviousActionReward
+from tests.space_envs import Informed, Masked
 
 SEED = 7
 SAME_STEP, NEXT_STEP = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
@@ -167,9 +169,6 @@ def test_other_autoreset_modes_are_rejected(mode: AutoresetMode | None) -> None:
 
 
 def test_nested_observations_are_rejected() -> None:
-    class Nested(Draw):
-        observation_space = spaces.Dict({"outer": spaces.Dict({"inner": Draw.observation_space})})
-
     with pytest.raises(NotImplementedError, match="Nested observation spaces"):
         VectorToVecEnv(SyncVectorEnv([Nested], autoreset_mode=SAME_STEP))
 
@@ -183,6 +182,15 @@ def test_attributes_and_methods_of_environments() -> None:
     assert rewards.tolist() == [2.5, 3.5, 4.5]
     assert env.env_method("add", 10) == [11, 11, 11]
     assert not env.has_attr("malus")
+    assert env.has_attr("add")
+
+
+def test_asking_for_an_attribute_does_no_harm_to_other_processes() -> None:
+    env = VectorToVecEnv(AsyncVectorEnv([Draw] * 2, autoreset_mode=SAME_STEP))
+    assert not env.has_attr("malus")
+    assert env.has_attr("bonus")
+    assert env.reset().shape == (2, 5)  # type: ignore[union-attr]
+    env.close()
 
 
 def test_attributes_and_methods_of_a_vector_environment_without_environments() -> None:
@@ -275,6 +283,33 @@ def test_previous_action_and_reward_of_every_kind(make: Callable[[], VecEnv]) ->
     np.testing.assert_array_equal(observations["previous_reward"], [[3.0], [0.0], [2.0]])
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_vec_env(partial(Masked, "vector", "Discrete"), 3),
+        lambda: make_vec_env(Masked("vector", "Discrete")),
+        lambda: make_vec_env(SyncVectorEnv([partial(Masked, "vector", "Discrete")] * 3, autoreset_mode=SAME_STEP)),
+        lambda: make_vec_env(AsyncVectorEnv([partial(Masked, "vector", "Discrete")] * 3, autoreset_mode=SAME_STEP)),
+        lambda: make_vec_env(DummyVecEnv([lambda: ActionMasks(Masked("vector", "Discrete"))] * 3)),
+        lambda: make_vec_env(lambda: ActionMasks(Informed("vector", "Discrete")), 3),
+        lambda: make_vec_env(lambda: ActionMasks(Masked("vector", "Discrete")), 3),
+    ],
+)
+def test_masks_are_observed_once(make: Callable[[], VecEnv]) -> None:
+    """By themselves where there is a method; where they are observed already, they stay."""
+    env = make()
+    observations: Any = env.reset()
+    assert set(observations) == {"action_mask", "observation"}
+    assert observations["action_mask"].shape == (env.num_envs, 5)
+    assert (observations["action_mask"].sum(axis=1) == 3).all()
+    env.close()
+
+
+def test_masks_are_observed_beside_previous_actions() -> None:
+    env = make_vec_env(partial(Masked, "vector", "Discrete"), 3, previous_action_reward=True)
+    assert set(env.reset()) == {"action_mask", "observation", "previous_action", "previous_reward"}
+
+
 def test_an_id_runs_all_rows_at_once_where_its_vector_class_can() -> None:
     assert isinstance(make_vec_env("Native-v0", 3).unwrapped, VectorToVecEnv)
     assert isinstance(make_vec_env("NextStepNative-v0", 3).unwrapped, DummyVecEnv)
@@ -296,6 +331,11 @@ def test_sb3_trains_and_evaluates_on_a_vector_environment() -> None:
 
 
 SHARED = Draw()
+MASKED: Callable[[], Any] = partial(Masked, "vector", "Discrete")
+
+
+class Nested(Draw):
+    observation_space = spaces.Dict({"outer": spaces.Dict({"inner": Draw.observation_space})})
 
 
 @pytest.mark.parametrize(
@@ -312,6 +352,19 @@ SHARED = Draw()
         (lambda: make_vec_env(dummy(), env_kwargs={"a": 1}), r"env_kwargs must be empty .* got \{'a': 1\}"),
         (lambda: make_vec_env(dummy(), previous_action_reward=True), "previous_action_reward must be False"),
         (lambda: make_vec_env(sync(mode=NEXT_STEP)), "got NEXT_STEP: build it with"),
+        (
+            lambda: make_vec_env(DummyVecEnv([MASKED])),
+            "env has action_masks that .*: wrap its environments in ActionMasks",
+        ),
+        (
+            lambda: make_vec_env(VectorToVecEnv(SyncVectorEnv([MASKED], autoreset_mode=SAME_STEP))),
+            "env has action_masks",
+        ),
+        (
+            lambda: make_vec_env(Nested, previous_action_reward=True),
+            "that is not nested, got .*; gymnasium.wrappers.FlattenO",
+        ),
+        (lambda: make_vec_env(SyncVectorEnv([Nested], autoreset_mode=SAME_STEP)), "that is not nested, got "),
     ],
 )
 def test_illegal_arguments_are_named(make: Callable[[], VecEnv], message: str) -> None:

@@ -1,6 +1,7 @@
 """The loop that trains on tasks: it learns, it goes on exactly where it was stopped, and it loses nothing."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -212,6 +213,43 @@ def test_the_learning_rate_falls_to_zero(training: TaskTraining) -> None:
     assert rates[0] == 0.01
     assert rates == pytest.approx([0.01 * (1 - i / UPDATES) for i in range(UPDATES)])
     assert training.learner.learning_rate() == 0
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every update takes two seconds of processor time, and all else takes none."""
+    seconds = itertools.count()
+    times = (2.0 * (next(seconds) // 2 + even) for even in itertools.cycle((0, 1)))
+    monkeypatch.setattr("rmc_rl.tasks.learner.time.process_time", lambda: next(times))
+
+
+@pytest.mark.usefixtures("slow_clock")
+def test_time_ends_a_run_and_its_learning_rate(tmp_path: Path) -> None:
+    """0.3 minutes are nine updates of two seconds; the time before a stop counts as well."""
+    limited = config(cpu_minutes=0.3, evaluation=TaskEvaluationConfig(interval=4, samples=20, final_samples=30))
+    training = TaskTraining.start(limited, tmp_path / "run")
+    learner, rates = training.learner, []
+    for _ in range(5):
+        rates.append(learner.learning_rate())
+        learner.update()
+    assert rates == pytest.approx([0.01 * (1 - i / 9) for i in range(5)])
+    learner.save(training.folder.checkpoint(5))
+    resumed = TaskTraining.resume(limited, training.folder)
+    assert resumed.learner.learning_rate() == pytest.approx(0.01 * 4 / 9)
+    assert resumed.run() is not None
+    evaluation = json.loads(training.folder.evaluation.read_text())
+    assert (evaluation["updates"], evaluation["cpu_seconds"]) == (9, 18)
+    log = rows(training.folder.path / "progress.csv")
+    assert [row["time/total_timesteps"] for row in log] == ["9"], "the last row comes with the last update"
+    assert float(log[0]["time/cpu_seconds"]) == 18
+    assert float(log[0]["eval/character_accuracy"]) >= 0
+
+
+@pytest.mark.usefixtures("slow_clock")
+def test_updates_end_a_run_that_has_time_left(tmp_path: Path) -> None:
+    training = TaskTraining.start(config(cpu_minutes=5), tmp_path / "run")
+    assert training.run() is not None
+    assert training.learner.spent() == {"updates": UPDATES, "cpu_seconds": 2 * UPDATES}
 
 
 def test_a_seed_says_it_all(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Unrolls whose steps were taken one by one and kept: the numbers and gradients of an unroll, computed once."""
+
+import pytest
+import torch
+
+from rmc_rl.cores import DNC, GRU, LSTM, DeepLSTM, IdentityCore, RelationalMemory, native
+from rmc_rl.cores.native import Loan
+
+RMC = {"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}
+CORES = [
+    pytest.param(RelationalMemory, RMC | {"gate_style": "unit"}, id="rmc-unit"),
+    pytest.param(RelationalMemory, RMC | {"gate_style": "memory"}, id="rmc-memory"),
+    pytest.param(RelationalMemory, RMC | {"gate_style": None}, id="rmc-none"),
+    pytest.param(LSTM, {"input_size": 3, "hidden_size": 7}, id="lstm"),
+    pytest.param(GRU, {"input_size": 3, "hidden_size": 7}, id="gru"),
+]
+every_core = pytest.mark.parametrize(("kind", "configuration"), CORES)
+PRECISIONS = [
+    False,
+    pytest.param(True, marks=pytest.mark.skipif(not native.BF16_IS_FAST, reason="no bfloat16 instructions here")),
+]
+STEPS, BATCH = 6, 4
+
+
+def _autocast(in_bf16=True):
+    return torch.autocast("cpu", torch.bfloat16, enabled=in_bf16)
+
+
+def _make(kind, configuration, seed=0):
+    torch.manual_seed(seed)
+    core = kind(**configuration)
+    state = tuple(torch.randn_like(leaf) for leaf in core.initial_state(BATCH))
+    return core, torch.randn(STEPS, BATCH, 3), state, torch.rand(STEPS, BATCH) < 0.3
+
+
+def _record(core, x, state, starts):
+    """A recording of all steps, with what each gave."""
+    recording = core.record(STEPS, BATCH)
+    outputs = []
+    for t in range(STEPS):
+        output, state = recording.step(x[t : t + 1], state, starts[t : t + 1])
+        outputs.append(output.clone())
+    return recording, torch.cat(outputs), state
+
+
+def _with_gradients(core, unroll, x, state, starts, in_bf16=False):
+    x, state = x.clone().requires_grad_(), tuple(leaf.clone().requires_grad_() for leaf in state)
+    with _autocast(in_bf16):
+        outputs, last_state = unroll(x, state, starts)
+    loss = sum((result * torch.arange(result.numel()).view(result.shape).sin()).sum() for result in last_state)
+    loss = loss + outputs.square().sum()
+    return [outputs, *last_state, *torch.autograd.grad(loss, [x, *state, *core.parameters()])]
+
+
+@pytest.mark.parametrize("in_bf16", PRECISIONS)
+@every_core
+def test_a_recorded_unroll_is_the_unroll(kind, configuration, in_bf16):
+    core, x, state, starts = _make(kind, configuration)
+    with _autocast(in_bf16):
+        recording, outputs, last_state = _record(core, x, state, starts)
+    found = _with_gradients(core, recording.unroll, x, state, starts)
+    expected = _with_gradients(core, core.unroll, x, state, starts, in_bf16)
+    torch.testing.assert_close(outputs, found[0], rtol=0, atol=0)
+    for one, other in zip(last_state, found[1:], strict=False):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max() + 1))
+
+
+@every_core
+def test_what_was_recorded_is_not_computed_again(kind, configuration):
+    core, x, state, starts = _make(kind, configuration)
+    recording, outputs, _ = _record(core, x, state, starts)
+    recording.outputs += 1  # what a computation would undo
+    found, _ = recording.unroll(x, state, starts)
+    torch.testing.assert_close(found, outputs + 1, rtol=0, atol=0)
+
+
+@every_core
+def test_a_recorded_gradient_can_be_differentiated_again(kind, configuration):
+    core, x, state, starts = _make(kind, configuration)
+    recording, _, _ = _record(core, x, state, starts)
+
+    def second_derivatives(unroll):
+        inputs = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(unroll(inputs, state, starts)[0].square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [inputs, *core.parameters()])
+
+    for one, other in zip(second_derivatives(recording.unroll), second_derivatives(core.unroll), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max() + 1))
+
+
+@every_core
+def test_two_recordings_do_not_share_memory(kind, configuration):
+    core, x, state, starts = _make(kind, configuration)
+    first, _, _ = _record(core, x, state, starts)
+    expected = _with_gradients(core, core.unroll, x, state, starts)
+    second, _, _ = _record(core, -x, state, starts)
+    for one, other in zip(_with_gradients(core, first.unroll, x, state, starts), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max() + 1))
+    assert second.outputs.data_ptr() != first.outputs.data_ptr()
+
+
+@every_core
+def test_memory_is_used_again(kind, configuration):
+    core, x, state, starts = _make(kind, configuration)
+    Loan.free.clear()
+    for _ in range(4):
+        recording, _, _ = _record(core, x, state, starts)
+        _with_gradients(core, recording.unroll, x, state, starts)
+        del recording
+    assert [len(workspaces) for workspaces in Loan.free.values()].count(1) == len(Loan.free)
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        RelationalMemory(3, 2, 5, 2, num_blocks=2),
+        RelationalMemory(3, 2, 5, 2).double(),
+        LSTM(3, 7).double(),
+        GRU(3, 7).double(),
+        DeepLSTM(3, 7),
+        DNC(3),
+        IdentityCore(3),
+    ],
+    ids=lambda core: type(core).__name__,
+)
+def test_what_is_not_fused_is_not_recorded(core):
+    assert core.record(STEPS, BATCH) is None
