@@ -3,8 +3,7 @@
 Prints one JSON object a line. The cores run beside what a user would have otherwise: the RMC beside its equations in
 eager PyTorch (`plain_rmc.py`), the LSTM beside a loop over `nn.LSTMCell` with the same resets, the minGRU beside its
 own loop. Both take turns; a ratio is the median of the rounds' own ratios, with the lowest and the highest. The
-machine's peak is the better of torch's two matrix products, (1280, 256) by (256, 768) in float32, measured in the same
-rounds.
+machine's peak is the better of torch's two matrix products, (1280, 256) by (256, 768) in float32, in the same rounds.
 """
 
 import argparse

@@ -8,9 +8,12 @@ import ast
 import runpy
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+
+from rmc_rl.cores import CORES
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -20,13 +23,15 @@ every_example = pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for pat
 
 
 def run(path: Path, *options: str) -> None:
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        patch.setattr(sys, "argv", [str(path), *options])
+    # A core that is registered there is forgotten again.
+    with patch.object(sys, "argv", [str(path), *options]), patch.dict(CORES), torch.random.fork_rng():
         runpy.run_path(str(path), run_name="__main__")
 
 
 def test_there_are_examples() -> None:
-    assert {"own_environment", "action_masks", "memory_needed", "mini_pacman_sb3"} <= {path.stem for path in EXAMPLES}
+    names = {path.stem for path in EXAMPLES}
+    assert {"own_environment", "action_masks", "memory_needed", "mini_pacman_sb3"} <= names
+    assert {"custom_core", "recurrent_ppo"} <= names
 
 
 @every_example

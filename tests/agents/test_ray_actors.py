@@ -371,8 +371,8 @@ def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[b
 
 def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "PLACE_SECONDS", 4.0)
-    # A node that another test has lost may still count.
-    message = r"^[12] of 4 actors found no free CPU within 4 seconds: the Ray cluster has [23] CPUs, [01] of them free$"
+    # On a busy machine an actor that has its CPU may take longer to begin.
+    message = r"^[123] of 4 actors found no free CPU within 4 seconds: the Ray cluster has 2 CPUs, [01] of them free$"
     with pytest.raises(BeginError, match=message):
         start(head, actors=4)
     assert not ray.is_initialized()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -41,10 +42,8 @@ class Leaky(Core):
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """Whatever is registered in a test."""
-    before = dict(CORES)
-    yield
-    CORES.clear()
-    CORES.update(before)
+    with patch.dict(CORES):
+        yield
 
 
 @pytest.fixture
