@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
 
 from . import policies
 from .cores import State
+from .masks import ACTION_MASK, check_mask
 from .network import Observation
 
 StoredState = tuple[Tensor, ...]
@@ -106,6 +107,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
                 f"rmc_rl.contrib.{type(self).__name__} needs an algorithm that carries its state: use RecurrentPPO of "
                 f"sb3-contrib, or A2C or IMPALA of `agents` with {type(self).__name__}"
             )
+        self._check_mask(obs)
         distribution, values, stored = self._step(obs, lstm_states.vf, episode_starts)
         actions = distribution.get_actions(deterministic)
         return self._to_env(actions), values, distribution.log_prob(actions), RNNStates(stored, stored)
@@ -163,8 +165,14 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             )
         if episode_starts.numel() != batch_size:
             raise ValueError(f"episode_start must have shape ({batch_size},), got {tuple(episode_starts.shape)}")
+        self._check_mask(observation)
         distribution, stored = self.get_distribution(observation, lstm_states, episode_starts.view(batch_size))
         return self._to_env(distribution.get_actions(deterministic)), stored
+
+    def _check_mask(self, observations: Observation) -> None:
+        """Raise an ActionMaskError if there is nothing to choose from."""
+        if isinstance(observations, dict) and self.network.is_masked:
+            check_mask(observations[ACTION_MASK].cpu().numpy(), self.action_space)
 
     def _step(
         self, observations: Observation, stored: StoredState, episode_starts: Tensor

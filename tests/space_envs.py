@@ -19,7 +19,7 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "image": spaces.Box(0, 255, (3, 36, 41), np.uint8),
     "flat image": spaces.Box(0.0, 1.0, (7, 42, 2)),
     "Discrete": spaces.Discrete(6, start=2),
-    "MultiDiscrete": spaces.MultiDiscrete([2, 5], start=[-1, 3]),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 5], start=[-4, 3]),
     "MultiBinary": spaces.MultiBinary([2, 3]),
     "Dict": spaces.Dict(
         {

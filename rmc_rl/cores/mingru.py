@@ -3,9 +3,10 @@
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .core import Core, State, UnrollPath, check_positive, reset_state
+from .linear import Linear
 
 
 class MinGRU(Core):
@@ -21,7 +22,7 @@ class MinGRU(Core):
     def __init__(self, input_size: int, hidden_size: int = 256) -> None:
         check_positive(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, output_size=hidden_size)
-        self.from_input = nn.Linear(input_size, 2 * hidden_size)  # columns: gate, then candidate
+        self.from_input = Linear(input_size, 2 * hidden_size)  # columns: gate, then candidate
 
     def initial_state(self, batch_size: int) -> State:
         return (self.from_input.weight.new_zeros(batch_size, self.output_size),)

@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import A2C, DQN, PPO
@@ -20,7 +19,10 @@ import agents
 from benchmarks.recall import CUES, Recall
 from rmc_rl import contrib, policies
 from rmc_rl.cores import RelationalMemory
+from rmc_rl.masks import ActionMaskError
 from rmc_rl.vec_env import make_vec_env
+from rmc_rl.wrappers import ActionMasks
+from tests.space_envs import ACTIONS, OBSERVATIONS, Anything, Masked
 
 SMALL: dict[str, dict[str, Any]] = {
     "RMCPolicy": {"core_kwargs": {"mem_slots": 3, "head_size": 5, "num_heads": 2}},
@@ -344,81 +346,63 @@ def test_normalised_observations_and_rewards(tmp_path: Path) -> None:
 # Spaces
 
 
-class Noise(gym.Env[Any, Any]):
-    """Random observations of a space; episodes of 1 to 6 steps. Refuses an action that is not of its space."""
-
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.left = int(self.np_random.integers(1, 7))
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
-        self.left -= 1
-        return self.observation_space.sample(), 1.0, self.left <= 0, False, {}
+def spaced(observed: str, acted: str, kind: type[Anything] = Anything) -> VecMonitor:
+    """Environments that refuse an action which is not of their space, or not legal; half of their episodes are cut."""
+    return VecMonitor(DummyVecEnv([lambda: make_env(observed, acted, kind)] * N_ENVS))
 
 
-OBSERVATIONS = {
-    "vector": spaces.Box(-1, 1, (4,)),
-    "planes": spaces.Box(0, 1, (5, 5, 6), np.uint8),
-    "RGB": spaces.Box(0, 255, (5, 6, 3), np.uint8),
-    "discrete": spaces.Discrete(4, start=2),
-    "discrete below 0": spaces.Discrete(3, start=-5),
-    "multi-discrete": spaces.MultiDiscrete([2, 4], start=[3, -7]),
-    "multi-binary": spaces.MultiBinary(3),
-    "dict": spaces.Dict(
-        {
-            "image": spaces.Box(0, 255, (5, 6, 3), np.uint8),
-            "clock": spaces.Discrete(4, start=1),
-            "speed": spaces.Box(-1, 1, (2,)),
-        }
-    ),
-}
-ACTIONS = {
-    "discrete": spaces.Discrete(5),
-    "discrete from 2": spaces.Discrete(5, start=2),
-    "multi-discrete": spaces.MultiDiscrete([2, 4]),
-    "multi-discrete from 3": spaces.MultiDiscrete([2, 4], start=[3, -9]),
-    "multi-binary": spaces.MultiBinary(3),
-    "box": spaces.Box(np.array([-0.1, 0.2], np.float32), np.array([0.1, 0.3], np.float32)),
-}
+def make_env(observed: str, acted: str, kind: type[Anything]) -> gym.Env[Any, Any]:
+    env = kind(observed, acted)
+    return ActionMasks(env) if kind is Masked else env
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of Stable-Baselines3, about bounds of a Box
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of Stable-Baselines3, about the bounds of a Box
 @pytest.mark.parametrize(
-    ("observed", "acted"), [*((name, "discrete") for name in OBSERVATIONS), *(("vector", name) for name in ACTIONS)]
+    ("observed", "acted", "kind"),
+    [
+        *((name, "Discrete", Anything) for name in OBSERVATIONS),
+        *(("vector", name, Anything) for name in ACTIONS if name != "Discrete"),
+        *(("vector", name, Masked) for name in ACTIONS if name != "Box"),
+    ],
 )
-def test_spaces(observed: str, acted: str) -> None:
-    """Of observations and actions: what was done in rollouts is what is learned from; padding is of no space."""
+def test_spaces(observed: str, acted: str, kind: type[Anything]) -> None:
+    """What was done in rollouts, masks included, is what is learned from; padding may be of no space."""
     compared = padded = 0
 
     def compare(model: RecurrentPPO) -> None:
         nonlocal compared, padded
         for batch in model.rollout_buffer.get(BATCH):
-            actions = batch.actions.long().flatten() if acted.startswith("discrete") else batch.actions
+            actions = batch.actions.long().flatten() if acted == "Discrete" else batch.actions
             arguments = batch.observations, actions, batch.lstm_states, batch.episode_starts
             values, log_prob, entropy = model.policy.evaluate_actions(*arguments)
             mask = batch.mask > 0
             torch.testing.assert_close(values[mask], batch.old_values[mask], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(log_prob[mask], batch.old_log_prob[mask], rtol=1e-4, atol=1e-5)
             assert entropy.shape == log_prob.shape == values.shape
+            assert entropy.isfinite().all()
             compared += int(mask.sum())
             padded += int((~mask).sum())
 
-    spaces_here = OBSERVATIONS[observed], ACTIONS[acted]
-    for space in spaces_here:
-        space.seed(0)
-    model = build("GRUPolicy", DummyVecEnv([lambda: Noise(*spaces_here)] * N_ENVS))
-    callback = AtTheEndOfARollout(compare)
-    model.learn(2 * N_ENVS * STEPS, callback)
+    env = spaced(observed, acted, kind)
+    model = build("GRUPolicy", env)
+    model.learn(2 * N_ENVS * STEPS, AtTheEndOfARollout(compare))
     assert compared == N_ENVS * STEPS < compared + padded
-    observation = model.env.observation_space.sample()  # type: ignore[union-attr]
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
     for deterministic in (False, True):
-        action, _ = model.predict(observation, deterministic=deterministic)
-        assert spaces_here[1].contains(action.item() if action.shape == () else action)
+        actions, _ = model.predict(model.env.reset(), deterministic=deterministic)  # type: ignore[union-attr]
+        env.step(actions)
+
+
+def test_a_mask_that_allows_nothing_is_an_error() -> None:
+    model = build("GRUPolicy", spaced("vector", "Discrete", Masked))
+    observation = model.env.reset()  # type: ignore[union-attr]
+    observation["action_mask"][1] = 0
+    with pytest.raises(ActionMaskError, match="environment 1: action_mask allows no action"):
+        model.predict(observation)
+    state = tuple(torch.zeros(1, N_ENVS, 7) for _ in range(2))
+    tensors = {key: torch.from_numpy(part) for key, part in observation.items()}
+    with pytest.raises(ActionMaskError, match="environment 1"):
+        model.policy(tensors, RNNStates(state, state), torch.zeros(N_ENVS))
 
 
 # Refused
@@ -433,9 +417,8 @@ def test_arguments_that_are_refused() -> None:
     ]:
         with pytest.raises(error, match=message):
             build(**kwargs)
-    steered = DummyVecEnv([lambda: Noise(OBSERVATIONS["vector"], ACTIONS["box"])])
     with pytest.raises(ValueError, match="use_sde must be False with a RMCPolicy, got True"):
-        build(env=steered, use_sde=True)
+        build(env=spaced("vector", "Box"), use_sde=True)
 
 
 @pytest.fixture
