@@ -50,9 +50,18 @@ class GridEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """observations [N, C, H, W] or [N, H, W, C], as the space says -> features [N, features_dim]."""
-        pixels = self.convolutions(_channels_first(observations, self.channels))  # [N, 24, H - 2, W - 2]
-        coordinates = self.coordinates.expand(len(pixels), -1, -1, -1)
-        return torch.cat([pixels, coordinates], dim=1).flatten(1)
+        pixels = self._convolve(observations)  # [N, 24 * (H - 2) * (W - 2)]
+        return torch.cat([pixels, self.coordinates.flatten().expand(len(pixels), -1)], dim=1)
+
+    def _convolve(self, observations: Tensor) -> Tensor:
+        from .cores.native import path_here  # only now: the compiler behind it takes its time to import
+
+        parameters = tuple(self.convolutions.parameters())
+        if observations.requires_grad or path_here(observations, *parameters) == "loop":
+            return cast(Tensor, self.convolutions(_channels_first(observations, self.channels)).flatten(1))
+        from .cores.grid_convolutions import convolve
+
+        return convolve(observations, self.channels, *parameters)
 
 
 class NatureEncoder(BaseFeaturesExtractor):

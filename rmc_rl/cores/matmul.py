@@ -103,10 +103,27 @@ def _panels(
 
 
 @compiled
+def multiply_panel(
+    form: Any,
+    x: int,
+    row_stride: int,
+    step_stride: int,
+    packed: int,
+    steps: int,
+    out: int,
+    out_stride: int,
+    rows: int,
+    accumulate: bool,
+) -> None:
+    """out [rows, COLUMNS] = x [rows, steps] @ packed [steps, COLUMNS], from their addresses; strides are in bytes."""
+    _panel(form, x, (ROWS * row_stride, row_stride, step_stride), packed, steps, out, out_stride, rows, accumulate)
+
+
+@compiled
 def _panel(
     form: Any, x: int, strides: Any, packed: int, steps: int, out: int, out_stride: int, rows: int, accumulate: bool
 ) -> None:
-    """COLUMNS columns, from the addresses of x, packed and out."""
+    """COLUMNS columns, from the addresses of x, packed and out; a block of ROWS rows every strides[0]."""
     block_stride, row_stride, step_stride = strides
     left = rows
     while left >= ROWS:
