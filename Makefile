@@ -26,7 +26,7 @@ format: $(INSTALLED) ## rewrite the code in the project's style
 	@$(BIN)/ruff format --quiet
 
 docs: $(INSTALLED) ## the documentation as a site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet it would be strict about nothing
 
 # A stamp, so that the environment is set up once, and again only when the dependencies change.
 $(INSTALLED): pyproject.toml

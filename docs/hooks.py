@@ -1,4 +1,4 @@
-"""What the site has beside the pages in docs/: pages made of other files, and links from one to the other."""
+"""What the site has beside the pages in docs/: pages of other files, tables made of code, and links between them."""
 
 import ast
 import json
@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from docstring_parser import parse_from_object
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -30,12 +31,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     files.append(File.generated(config, "examples.md", content=examples()))
-    files.append(File.generated(config, "configuration.md", content=configuration()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
-    """Links are written for readers of the repository: have them lead to where the site has the file, by its title."""
+    """Links are written for readers of the repository: have them lead to where the site has the file, by its title.
+
+    And the page on configuration gets its tables.
+    """
     sources = {page: source for source, page in PAGES.items()}
     here = page.file.src_uri
     folder = posixpath.dirname(sources.get(here, f"docs/{here}"))
@@ -46,12 +49,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
         source = posixpath.normpath(posixpath.join(folder, path))
         target = PAGES.get(source, source.removeprefix("docs/"))
         if text.endswith(".md"):
-            text = title_of[target]
+            text = title_of.get(target, text)
         if source.startswith("examples/"):
             target = f"examples.md#{Path(source).stem}"
         return f"[{text}]({posixpath.relpath(target, posixpath.dirname(here))}"
 
-    return LINK.sub(on_site, markdown)
+    return LINK.sub(on_site, markdown) + (configuration() if here == "configuration.md" else "")
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -74,21 +77,15 @@ def examples() -> str:
     for path in sorted((ROOT / "examples").glob("*.py")):
         code = path.read_text()
         what = (ast.get_docstring(ast.parse(code)) or "").partition("\n")[0]
-        parts.append(f"## {path.stem.replace('_', ' ').capitalize()} {{#{path.stem}}}\n\n{what}\n")
-        parts.append(f'```python title="examples/{path.name}"\n{code}```\n')
+        parts.append(f"## {path.name} {{#{path.stem}}}\n\n{what}\n\n```python\n{code}```\n")
     return "\n".join(parts)
 
 
 def configuration() -> str:
     """Every setting of train.py: name, type, default and the docstring beneath its field."""
-    parts = ["# Configuration\n"]
-    parts.append(
-        "Every setting of `train.py`, made of the classes that check them. A setting is given in YAML, as in "
-        "`configs/`, or on the command line: `--agent.learning_rate 3e-4`. What is left out has its default.\n"
+    return "\n".join(
+        line for run in (AgentRun, TaskRun) for line in (f"\n## {(run.__doc__ or '').rstrip('.')}\n", *tables(run))
     )
-    for run in (AgentRun, TaskRun):
-        parts += [f"## {(run.__doc__ or '').rstrip('.')}\n", *tables(run)]
-    return "\n".join(parts)
 
 
 def tables(settings: type, prefix: str = "") -> Iterator[str]:
@@ -98,6 +95,8 @@ def tables(settings: type, prefix: str = "") -> Iterator[str]:
     yield "| setting | type | default | |\n|---|---|---|---|"
     for field in fields(settings):
         if field.name not in groups:
+            if field.name not in described:
+                raise PluginError(f"{settings.__name__}.{field.name} must have a docstring beneath it")
             cells = [f"`{cell}`" for cell in (prefix + field.name, type_of(field.type), default_of(field))]
             yield f"| {' | '.join(cells)} | {described[field.name]} |"
     yield ""
