@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format
+.PHONY: help train test lint format docs
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -24,6 +24,9 @@ lint: $(INSTALLED) ## style and types
 format: $(INSTALLED) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+docs: $(INSTALLED) ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet it would be strict about nothing
 
 # A stamp, so that the environment is set up once, and again only when the dependencies change.
 $(INSTALLED): pyproject.toml

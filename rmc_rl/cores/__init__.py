@@ -38,6 +38,7 @@ CORES: dict[str, type[Core]] = {
     "mingru": MinGRU,
     "identity": IdentityCore,
 }
+"""Every core by its name; `register_core` adds one of yours."""
 OURS = frozenset(CORES)
 """Names of the cores that come with the library, and are tested there."""
 
