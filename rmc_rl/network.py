@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution, make_proba_distribution
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .cores import Recording, State, make_core
 from .cores.core import check_positive
@@ -74,7 +75,7 @@ class RecurrentActorCritic(nn.Module):
         self.embedding = Linear(self.encoder.features_dim, embedding_size)
         self.core = make_core(core, embedding_size, **core_kwargs or {})
         self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
-        self.value_head = Linear(self.core.output_size, 1)
+        self.value_head = nn.Linear(self.core.output_size, 1)
         self._initialize()
 
     def initial_state(self, batch_size: int) -> State:
@@ -125,10 +126,17 @@ class RecurrentActorCritic(nn.Module):
             outputs, next_state = unroll(x, state, starts)  # [T, B, O]
         outputs = outputs.to(self.value_head.weight.dtype)
         state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))
-        policy = self.policy_head(outputs)  # [T, B, P]
+        policy, value = self._heads(outputs)
         if self.is_masked:
             policy = mask_policy(policy, cast(dict[str, Tensor], observations)[ACTION_MASK], self.action_space)
-        return NetworkOutput(policy, self.value_head(outputs).squeeze(-1)), state
+        return NetworkOutput(policy, value), state
+
+    def _heads(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy [T, B, P] and value [T, B] from outputs [T, B, O]: both layers as one, which takes half the time."""
+        heads = self.policy_head, self.value_head
+        weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        both = F.linear(outputs, weight, bias)
+        return both[..., :-1], both[..., -1]
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""
@@ -205,6 +213,5 @@ def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.L
     distribution = make_proba_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):
         head, log_std = distribution.proba_distribution_net(input_size)
-        return Linear(input_size, cast(nn.Linear, head).out_features), log_std
-    head = cast(nn.Linear, distribution.proba_distribution_net(input_size))
-    return Linear(input_size, head.out_features), None
+        return cast(nn.Linear, head), log_std
+    return cast(nn.Linear, distribution.proba_distribution_net(input_size)), None
