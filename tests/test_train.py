@@ -689,6 +689,18 @@ def test_an_environment_that_cannot_be_made_in_another_process(capsys: pytest.Ca
     assert list(Path("runs").iterdir()) == []
 
 
+def test_a_stop_while_an_environment_hangs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM ends the run with a checkpoint of what was learned, though no other batch will ever come."""
+    monkeypatch.setattr("agents.processes.SECONDS_TO_END", 0.1)
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = ["--config=impala.yaml", *FAULTY, "--environment.kwargs={good_steps: 23, fault: hang}"]
+    assert train.main([*arguments, "--name=stuck", "--placement.actors=1", "--evaluation.interval=0"]) == 0
+    (newest, *_) = RunFolder.open("runs/stuck").checkpoints()
+    steps = IMPALA.load(newest, device="cpu").num_timesteps
+    assert 0 < steps <= 4 * UNROLL * NUM_ENVS  # it hangs in the fifth unroll; not all before it need have been used
+    assert f"stopped after {steps} steps; go on with" in capsys.readouterr().out
+
+
 def test_a_failure_before_the_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     """The user is not sent to look for a checkpoint that does not exist."""
     arguments = ["--config=tiny.yaml", *FAULTY, "--environment.kwargs={good_steps: 3, fault: reward}"]

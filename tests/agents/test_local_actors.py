@@ -27,6 +27,7 @@ from agents.processes import ActorError
 from agents.shared_parameters import SharedParameters
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
+from rmc_rl.stop import StopRequest
 from rmc_rl.vec_env import make_vec_env
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def start(
 ) -> LocalActors:
     settings = ImpalaHyperparameters(unroll_length=STEPS, reward_scale=0.25)
     chosen = Placement(kind="local", actors=actors, **placement)
-    return LocalActors(Recipe(env, actors * ROWS), policy, settings, chosen, batch_size, seed=0)
+    return LocalActors(Recipe(env, actors * ROWS), policy, settings, chosen, batch_size, 0, StopRequest())
 
 
 def go_on(*_: Any) -> bool:
@@ -372,9 +373,11 @@ def test_unrolls_that_are_too_old_are_dropped(source: LocalActors) -> None:
 
 
 def test_actors_wait_for_the_learner(source: LocalActors) -> None:
-    """Nothing is consumed: every actor fills its slots and stops there, and goes on once it may."""
+    """Nothing is consumed: every actor fills its slots and stops there, and goes on once it may. It does not hang."""
     wait_until(lambda: len(source.full) == SLOTS * ACTORS or source._receive(), 20)
-    time.sleep(0.5)
+    for actor in source.actors:
+        actor.heard -= 2 * source.placement.max_silence
+    source._receive()  # and a warning would be an error
     assert not any(actor.connection.poll() for actor in source.actors)
     assert sorted((chunk.actor, chunk.unroll.slot) for chunk in source.full) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     source.metrics()
@@ -474,11 +477,16 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
 
 
 class Stuck(Recall):
-    """Never comes back from its 13th step."""
+    """Never comes back from its 13th step, or from its first reset."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         super().__init__()
-        self.steps = 0
+        self.steps, self.at_once = 0, at_once
+
+    def reset(self, **arguments: Any) -> Any:
+        if self.at_once and multiprocessing.parent_process() is not None:
+            threading.Event().wait()
+        return super().reset(**arguments)
 
     def step(self, action: int) -> Any:
         self.steps += 1
@@ -487,16 +495,35 @@ class Stuck(Recall):
         return super().step(action)
 
 
-def test_actors_that_hang_are_ended(policy: GRUPolicy) -> None:
+def test_actors_that_hang(policy: GRUPolicy) -> None:
+    """They are replaced when they have been silent for too long; nobody waits for them once a stop is requested."""
     source = start(policy, env=Stuck, actors=1)
+    processes = {source.actors[0].process.pid}
     for _ in range(2):
         source.batch(go_on)
-    time.sleep(0.5)  # it is in its third unroll, for good
-    processes = {actor.process.pid for actor in source.actors}
+    assert source._receive() is None  # nothing comes: it is in its third unroll, for good
+    source.actors[0].heard -= source.placement.max_silence
+    message = r"actor 0 is restarted .*: nothing came from it within 600 seconds, placement.max_silence$"
+    with pytest.warns(RuntimeWarning, match=message):
+        source._receive()
+    assert alive(processes) == set()  # type: ignore[arg-type]
+    for _ in range(2):
+        assert source.batch(go_on) is not None
+    processes = {source.actors[0].process.pid}
     begin = time.monotonic()
+    source.stop.requested = True
+    assert source.batch(go_on) is None
     source.close()
     assert time.monotonic() - begin < LEFT_BEHIND_SECONDS
     assert alive(processes) == set()  # type: ignore[arg-type]
+
+
+def test_an_environment_that_hangs_in_its_first_reset() -> None:
+    """A user who sets `max_silence` hears of it; that the actors are ended is seen to above."""
+    model = build(env=Stuck, env_kwargs={"at_once": True}, placement=Placement(kind="local", max_silence=0.5))
+    message = r"^actor 0 cannot begin: nothing came from it within 0.5 seconds, placement.max_silence$"
+    with pytest.raises(ActorError, match=message):
+        model.learn(100)
 
 
 SCRIPT = """

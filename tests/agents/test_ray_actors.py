@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +28,7 @@ from agents.processes import ActorError, BeginError
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.run_folder import RunFolder
+from rmc_rl.stop import StopRequest
 from rmc_rl.vec_env import make_vec_env
 from tests.space_envs import Masked
 
@@ -143,12 +145,13 @@ def build(env: Any = Recall, n_envs: int = ROWS, **kwargs: Any) -> IMPALA:
     return IMPALA("GRUPolicy", env, n_envs, **(settings | kwargs))
 
 
-def start(address: str, **placement: Any) -> tuple[RayActors, GRUPolicy]:
+def start(address: str, env: Any = Recall, **placement: Any) -> tuple[RayActors, GRUPolicy]:
     torch.manual_seed(0)
     policy = GRUPolicy(Recall.observation_space, Recall.action_space, **SMALL)
     settings = ImpalaHyperparameters(unroll_length=STEPS, reward_scale=0.25)
     chosen = Placement(kind="ray", address=address, **placement)
-    return RayActors(Recipe(Recall, chosen.actors * ROWS), policy, settings, chosen, ROWS, seed=0), policy
+    recipe = Recipe(env, chosen.actors * ROWS)
+    return RayActors(recipe, policy, settings, chosen, ROWS, 0, StopRequest()), policy
 
 
 def go_on(*_: Any) -> bool:
@@ -302,6 +305,8 @@ def test_actors_wait_and_what_is_too_old_is_dropped(head: str) -> None:
         wait_until(lambda: source._receive() or len(source.full) == SLOTS)
         wait_until(lambda: len(source.full) == SLOTS or source._receive())
         assert source.actors[0].under_way == []
+        source.actors[0].heard -= 2 * source.placement.max_silence
+        assert not source._hangs(0)
         for _ in range(9):
             source.updated()
         source.batch(go_on)
@@ -367,6 +372,41 @@ def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[b
     with pytest.warns(RuntimeWarning, match=r"restarted .*: The actor is dead because its worker process has died$"):
         model.learn(40 * STEPS * ROWS, callback=kill)
     assert model._n_updates == 40
+
+
+class Stuck(Recall):
+    """Never comes back from its 13th step."""
+
+    steps = 0
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        if self.steps == 13:
+            threading.Event().wait()
+        return super().step(action)
+
+
+def test_an_actor_that_hangs(head_process: "tuple[str, subprocess.Popen[bytes]]") -> None:
+    """It is replaced when it has been silent for too long; nobody waits for it once a stop is requested."""
+    address, head = head_process
+    source, _ = start(address, env=Stuck)
+    try:
+        for _ in range(2):
+            source.batch(go_on)
+        hanging = actor_processes(head.pid)
+        assert not source._receive()  # nothing comes: it is in its third unroll, for good
+        source.actors[0].heard -= source.placement.max_silence
+        message = r"actor 0 is restarted .*: nothing came from it within 600 seconds, placement.max_silence$"
+        with pytest.warns(RuntimeWarning, match=message):
+            source._receive()
+        for _ in range(2):
+            assert source.batch(go_on) is not None
+        assert hanging != actor_processes(head.pid)
+        source.stop.requested = True
+        assert source.batch(go_on) is None
+    finally:
+        source.close()
+    wait_until(lambda: not actor_processes(head.pid))
 
 
 def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
