@@ -41,7 +41,7 @@ from ray.exceptions import RayError
 TOKEN = secrets.token_hex(32)
 """Keeps others off a Ray of our own; the same for all of this process, which Ray reads once."""
 PLACE_SECONDS = 60.0
-"""Within which an actor must find a free CPU."""
+"""Within which an actor must find a free CPU and start there."""
 LOOK_AFTER = 1.0
 """Seconds without a message after which signals are served and the actors looked after."""
 
@@ -191,7 +191,7 @@ class RayActors:
         placed = [actor.placed for actor in self.actors]
         missing = self._wait(placed, PLACE_SECONDS)
         if missing and not self.stop.requested:
-            raise BeginError(f"{missing} of {len(placed)} actors found no free CPU within {_cpus()}")
+            raise BeginError(f"{missing} of {len(placed)} actors did not start within {_cpus()}")
         for index, actor in enumerate(self.actors):
             is_silent = self._wait(actor.under_way, self.placement.max_silence)
             if self.stop.requested:
@@ -236,7 +236,7 @@ class RayActors:
             if self._receive() or self._is_acting():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > PLACE_SECONDS:
-                raise ActorError(f"no actor that has failed found a free CPU again within {_cpus()}")
+                raise ActorError(f"no actor that has failed started again within {_cpus()}")
         return chunks
 
     def _is_acting(self) -> bool:

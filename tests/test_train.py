@@ -437,8 +437,7 @@ def test_a_seed_says_it_all() -> None:
 # ------------------------------------------------------------------------------------------------ stop and resume
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("number", "replicas"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_stop_and_resume(number: signal.Signals, replicas: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C and a job queue's SIGTERM lose nothing, and `--resume` learns what is left, no more."""
     shared = f"--replicas={replicas}"

@@ -76,10 +76,10 @@ def wait_until(condition: Callable[[], Any], seconds: float) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """However a test ends: no process, no shared memory."""
+    """However a test ends: no process, no shared memory; what others on this machine make goes soon."""
     blocks, processes = shared_blocks(), descendants(os.getpid())
     yield
-    assert shared_blocks() <= blocks
+    wait_until(lambda: shared_blocks() <= blocks, LEFT_BEHIND_SECONDS)
     assert descendants(os.getpid()) <= processes
 
 
@@ -160,7 +160,7 @@ def test_learns_to_recall() -> None:
 def test_callbacks_see_every_step_that_is_learned_from() -> None:
     """Once per step of a batch, with returns and lengths of the episodes that ended. An error of theirs ends all."""
     ends, lengths, stopped = 0, [], []
-    model = build()
+    model = build(placement=Placement(kind="local"))
 
     def note(local: dict[str, Any], _: dict[str, Any]) -> bool:
         nonlocal ends
@@ -226,12 +226,12 @@ def test_batches_hold_what_the_actors_did(source: LocalActors) -> None:
     check_batches(source, 6 * SLOTS * ACTORS)
 
 
-@pytest.mark.parametrize("batch_size", [1, SLOTS * ACTORS * ROWS])
-def test_batches_of_other_sizes(policy: GRUPolicy, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "actors"), [(1, 1), (SLOTS * ACTORS * ROWS, ACTORS)])
+def test_batches_of_other_sizes(policy: GRUPolicy, batch_size: int, actors: int) -> None:
     """A slot cut into several batches; all slots side by side."""
-    with closing(start(policy, batch_size)) as source:
+    with closing(start(policy, batch_size, actors)) as source:
         assert source.trajectory.batch_size == batch_size
-        check_batches(source, max(6, 6 * SLOTS * ACTORS * ROWS // batch_size))
+        check_batches(source, max(6, 6 * SLOTS * actors * ROWS // batch_size))
 
 
 def test_actors_play_different_games_and_each_goes_on(source: LocalActors) -> None:
@@ -536,9 +536,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_nothing_outlives_the_learner(number: signal.Signals, tmp_path: Path) -> None:
-    """Even SIGKILL, after which nobody can clean up."""
+def test_nothing_outlives_the_learner(tmp_path: Path) -> None:
+    """Not even after SIGKILL, when nobody can clean up."""
     (tmp_path / "script.py").write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
     blocks = shared_blocks()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -551,9 +550,8 @@ def test_nothing_outlives_the_learner(number: signal.Signals, tmp_path: Path) ->
                     break
             below = descendants(process.pid)
             assert len(below) == ACTORS
-            assert shared_blocks() <= blocks  # unlinked as soon as it is mapped
-            process.send_signal(number)
+            wait_until(lambda: shared_blocks() <= blocks, LEFT_BEHIND_SECONDS)  # unlinked as soon as it is mapped
+            process.kill()
             wait_until(lambda: not alive(below), LEFT_BEHIND_SECONDS)
         finally:
             process.kill()
-    assert shared_blocks() <= blocks

@@ -194,8 +194,9 @@ def test_learns_to_recall_and_leaves_nothing_behind() -> None:
     model.learn(60_000, callback=look)
     assert evaluate(model.policy, make_vec_env(Recall, 20), 400, seed=1).returns.mean() > 0.95
     wait_until(lambda: descendants(os.getpid()) <= before)
-    assert set(os.listdir("/dev/shm")) <= blocks
-    assert not [name for name in set(os.listdir(tempfile.gettempdir())) - files if name.startswith("rmc-rl-")]
+    # What other processes of this machine make goes soon.
+    wait_until(lambda: set(os.listdir("/dev/shm")) <= blocks)
+    wait_until(lambda: not {n for n in os.listdir(tempfile.gettempdir()) if n.startswith("rmc-rl-")} - files)
 
 
 def test_masks_travel(head: str) -> None:
@@ -261,7 +262,7 @@ def test_nothing_is_left_of_a_run_that_is_killed(tmp_path: Path) -> None:
         process.communicate()
         wait_until(lambda: not below & processes("") and not list(Path(folder).glob("rmc-rl-*")))
         assert time.monotonic() < deadline
-    assert set(os.listdir("/dev/shm")) <= blocks
+    wait_until(lambda: set(os.listdir("/dev/shm")) <= blocks)
     IMPALA.load(RunFolder(tmp_path / "runs/run").checkpoints()[0], device="cpu")
 
 
@@ -411,8 +412,8 @@ def test_an_actor_that_hangs(head_process: "tuple[str, subprocess.Popen[bytes]]"
 
 def test_a_cluster_that_is_too_small(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "PLACE_SECONDS", 4.0)
-    # On a busy machine an actor that has its CPU may take longer to begin.
-    message = r"^[123] of 4 actors found no free CPU within 4 seconds: the Ray cluster has 2 CPUs, [01] of them free$"
+    # On a busy machine an actor that has its CPU may take longer to start.
+    message = r"^[2-4] of 4 actors did not start within 4 seconds: the Ray cluster has 2 CPUs, [0-2] of them free$"
     with pytest.raises(BeginError, match=message):
         start(head, actors=4)
     assert not ray.is_initialized()

@@ -73,9 +73,7 @@ def parameters(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
 
 
-@pytest.mark.parametrize(
-    ("shares", "reduction"), [([[0, 1], [2, 3]], "mean"), ([[0, 1], [2, 3], [4, 5]], "mean"), ([[0, 1], [2, 3]], "sum")]
-)
+@pytest.mark.parametrize(("shares", "reduction"), [([[0, 1], [2, 3], [4, 5]], "mean"), ([[0, 1], [2, 3]], "sum")])
 def test_learn_what_one_process_learns(shares, reduction):
     """Three updates: gradients averaged or summed, and advantages normalised over all replicas' moments.
 
