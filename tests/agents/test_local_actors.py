@@ -19,11 +19,13 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents import IMPALA, Placement
+from agents.actor_process import Failure
 from agents.environments import Recipe
 from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
 from agents.local_actors import SLOTS, LocalActors
 from agents.processes import ActorError
+from agents.restarts import Restarts
 from agents.shared_parameters import SharedParameters
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
@@ -361,7 +363,13 @@ def test_lag_is_measured_and_bounded(source: LocalActors, monkeypatch: pytest.Mo
 
 
 def test_unrolls_that_are_too_old_are_dropped(source: LocalActors) -> None:
-    """They are counted, and their slots are filled again."""
+    """They are counted, and their slots are filled again; as old as may be is not too old."""
+    wait_until(lambda: source.full or source._receive(), 20)
+    first = source.full.chunks[0]
+    while source.version < first.unroll.version + source.placement.max_policy_lag:
+        source.updated()
+    assert source._collect() == [first]
+    source.full.release(first)
     wait_until(lambda: source.full or source._receive(), 20)
     for _ in range(source.placement.max_policy_lag + 1):
         source.updated()
@@ -431,6 +439,21 @@ def test_an_environment_that_always_raises() -> None:
     assert "ZeroDivisionError: the ghost\nhas escaped" in note
 
 
+def test_failures_of_long_ago_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of weeks bears more of them than one of minutes."""
+    now, restarts = 100.0, Restarts(most=1, seed=0)
+    monkeypatch.setattr("agents.restarts.time.monotonic", lambda: now)
+    with pytest.warns(RuntimeWarning, match="1 of at most 1"):
+        restarts.next_seed(0, Failure("it is broken", ""))
+    now += 601.0
+    with pytest.warns(RuntimeWarning, match="1 of at most 1"):
+        restarts.next_seed(0, Failure("it is broken", ""))
+    now += 599.0
+    with pytest.raises(ActorError, match="2 actors failed"):
+        restarts.next_seed(0, Failure("it is broken", ""))
+    assert restarts.total == 2
+
+
 def test_an_environment_that_cannot_be_made_in_another_process() -> None:
     with pytest.raises(ActorError, match=r"^actor 0 cannot begin: OSError: no licence for this game"):
         build(env=Faulty, env_kwargs={"at_once": True}, placement=Placement(kind="local")).learn(100)
@@ -477,11 +500,11 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
 
 
 class Stuck(Recall):
-    """Never comes back from its 13th step, or from its first reset."""
+    """Never comes back from its 13th step, or from its first reset; one in all if there is a file to remember it by."""
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(self, marker: str = "", at_once: bool = False) -> None:
         super().__init__()
-        self.steps, self.at_once = 0, at_once
+        self.marker, self.at_once, self.steps = marker, at_once, 0
 
     def reset(self, **arguments: Any) -> Any:
         if self.at_once and multiprocessing.parent_process() is not None:
@@ -490,7 +513,9 @@ class Stuck(Recall):
 
     def step(self, action: int) -> Any:
         self.steps += 1
-        if self.steps == 13:
+        if self.steps == 13 and not (self.marker and Path(self.marker).exists()):
+            if self.marker:
+                Path(self.marker).touch()
             threading.Event().wait()
         return super().step(action)
 
@@ -529,16 +554,18 @@ def test_an_environment_that_hangs_in_its_first_reset() -> None:
 SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_local_actors import build
+from test_local_actors import Stuck, build
 if __name__ == "__main__":
     print("begun", flush=True)
-    build().learn(10**9, callback=lambda local, _: print(local["self"].num_timesteps, flush=True) or True)
+    model = build(env=Stuck, env_kwargs={{"marker": {marker!r}}})
+    model.learn(10**9, callback=lambda *_: print(model.num_timesteps, flush=True) or True)
 """
 
 
 def test_nothing_outlives_the_learner(tmp_path: Path) -> None:
-    """Not even after SIGKILL, when nobody can clean up."""
-    (tmp_path / "script.py").write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
+    """Not even after SIGKILL, when nobody can clean up: neither an actor at work nor one that hangs."""
+    script = SCRIPT.format(folder=str(Path(__file__).parent), marker=str(tmp_path / "stuck"))
+    (tmp_path / "script.py").write_text(script)
     blocks = shared_blocks()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, str(tmp_path / "script.py")]
@@ -546,8 +573,9 @@ def test_nothing_outlives_the_learner(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                if line.strip().isdecimal() and int(line) > 100:
+                if line.strip().isdecimal() and int(line) > 20 * STEPS * ROWS:
                     break
+            assert (tmp_path / "stuck").exists()
             below = descendants(process.pid)
             assert len(below) == ACTORS
             wait_until(lambda: shared_blocks() <= blocks, LEFT_BEHIND_SECONDS)  # unlinked as soon as it is mapped
