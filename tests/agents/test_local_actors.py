@@ -19,7 +19,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents import IMPALA, Placement
-from agents.actor_process import Failure
+from agents.actor_process import Failure, Ready
 from agents.environments import Recipe
 from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
@@ -474,7 +474,7 @@ def test_an_environment_with_other_spaces_in_another_process() -> None:
 
 
 def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
-    """SIGKILL in the middle of an unroll: no slot is lost, and the next one plays other games."""
+    """SIGKILL at any time: no slot is lost, none is written before it is used, and the next one plays other games."""
     with closing(start(policy, actors=1)) as source:
         actions = []
         for number in (1, 2, 3):
@@ -485,6 +485,8 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
             actions.append(tuple(trajectory.actions.flatten().tolist()))
             if number == 3:
                 break
+            if number == 2:
+                wait_until(lambda: len(source.full) == SLOTS or source._receive(), 20)
             killed = source.actors[0].process.pid
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
@@ -492,6 +494,11 @@ def test_killed_actors_are_replaced(policy: GRUPolicy) -> None:
             with pytest.warns(RuntimeWarning, match=message):
                 wait_until(lambda number=number: source.restarts.total == number or source._receive(), 20)
             assert alive({killed}) == set()
+            if number == 2:
+                (successor,) = source.actors
+                assert successor.connection.poll(60)
+                assert isinstance(successor.connection.recv(), Ready)
+                assert not successor.connection.poll(0.3)
         check_batches(source, 5 * SLOTS)
         wait_until(lambda: len(source.full) == SLOTS or source._receive(), 20)
         assert {chunk.unroll.slot for chunk in source.full} == set(range(SLOTS))
