@@ -47,6 +47,7 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
             elif self.fault == "observation":
                 observation[1] = np.nan
             elif self.fault == "hang":
+                threading.Event().wait(1.5)  # until the learner waits, too
                 os.kill(os.getppid(), signal.SIGTERM)
                 threading.Event().wait()
         return observation, reward, self.episode_steps == EPISODE_LENGTH, False, {}

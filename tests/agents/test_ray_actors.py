@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from agents import IMPALA, Placement
+from agents.actor_process import Failure
 from agents.environments import Recipe
 from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
@@ -299,7 +300,10 @@ def test_batches_hold_what_the_actors_did_under_the_newest_parameters(head: str)
 
 
 def test_actors_wait_and_what_is_too_old_is_dropped(head: str) -> None:
-    """Nothing is consumed: the actor fills its slots and stops there; after many updates they are of no use."""
+    """Nothing is consumed: the actor fills its slots and stops there, and so does its successor, which finds them full.
+
+    After many updates they are of no use.
+    """
     source, _ = start(head, max_policy_lag=3)
     try:
         source.batch(go_on)
@@ -308,6 +312,11 @@ def test_actors_wait_and_what_is_too_old_is_dropped(head: str) -> None:
         assert source.actors[0].under_way == []
         source.actors[0].heard -= 2 * source.placement.max_silence
         assert not source._hangs(0)
+        with pytest.warns(RuntimeWarning, match="restarted"):
+            source._replace(0, Failure("it is not needed", traceback=""))
+        wait_until(lambda: source.actors[0].has_begun or source._receive())
+        assert source.actors[0].under_way == []
+        assert len(source.full) == SLOTS
         for _ in range(9):
             source.updated()
         source.batch(go_on)
@@ -370,8 +379,10 @@ def test_a_killed_actor_is_replaced(head_process: "tuple[str, subprocess.Popen[b
             os.kill(killed[0], signal.SIGKILL)
         return True
 
-    with pytest.warns(RuntimeWarning, match=r"restarted .*: The actor is dead because its worker process has died$"):
+    message = r"restarted \(1 of .*: The actor is dead because its worker process has died$"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
         model.learn(40 * STEPS * ROWS, callback=kill)
+    assert len(caught) == 1  # though two of its calls have failed
     assert model._n_updates == 40
 
 
