@@ -14,7 +14,7 @@ train: $(INSTALLED) ## train an agent; options: make train ARGS="--help"
 	@$(BIN)/python train.py $(ARGS)
 
 test: lint ## all checks and all tests
-	@$(BIN)/pytest --quiet
+	@$(BIN)/pytest --quiet -n logical --maxprocesses=2 --dist loadscope  # a module's tests share what it has started
 
 lint: $(INSTALLED) ## style and types
 	@$(BIN)/ruff check --quiet

@@ -21,6 +21,7 @@ from rmc_rl.checkpoint import CheckpointError, one_line
 from rmc_rl.normalizer import read_statistics
 from rmc_rl.optimizer_state import optimizer_tensors, restore_optimizer
 from rmc_rl.policies import POLICIES, RecurrentPolicy
+from rmc_rl.stop import StopRequest
 from rmc_rl.vec_env import Environment, make_vec_env
 
 from . import replicas
@@ -98,6 +99,8 @@ class ActorCritic(BaseAlgorithm):
         self._statistics: dict[str, Any] | None = None  # of a normaliser, from a file
         self.stop_requested = False
         """Set by a callback when a rollout starts, and in all replicas alike, it ends training there."""
+        self.stop = StopRequest()
+        """Once it is requested, `learn` does not wait for actors any more, and ends where there is no batch."""
         if self.env is not None:
             self._setup_model()
 

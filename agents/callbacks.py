@@ -11,7 +11,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from rmc_rl.run_folder import RunFolder, to_json, write_text
-from rmc_rl.stop import StopRequest
 
 from . import replicas
 from .actor_critic import ActorCritic
@@ -59,7 +58,8 @@ class Progress(BaseCallback):
 
 
 class Checkpoint(BaseCallback):
-    """Saves a run every so many minutes and at its end, and ends it when the user says so: all between two updates.
+    """Saves a run every so many minutes and at its end, and ends it if the agent's `stop` is requested: all between two
+    updates.
 
     Every replica needs one. The first decides when, for all; each writes its own progress, and the first the model.
     The two newest checkpoints are kept.
@@ -68,12 +68,11 @@ class Checkpoint(BaseCallback):
         folder: the run's.
         minutes: between two checkpoints.
         seed: the run's; resumed with another one, it plays other games.
-        stop: the user's wish; None if nobody listens.
     """
 
-    def __init__(self, folder: RunFolder, minutes: float, seed: int, stop: StopRequest | None = None) -> None:
+    def __init__(self, folder: RunFolder, minutes: float, seed: int) -> None:
         super().__init__()
-        self.folder, self.seconds, self.seed, self.stop = folder, 60 * minutes, seed, stop
+        self.folder, self.seconds, self.seed = folder, 60 * minutes, seed
 
     def _on_training_start(self) -> None:
         self.agent = cast(ActorCritic, self.model)
@@ -85,7 +84,7 @@ class Checkpoint(BaseCallback):
         if self.locals["source"].has_batch:
             return  # a batch that is left over is in no file
         is_due = time.monotonic() - self.last >= self.seconds
-        decision = STOP if self.stop is not None and self.stop.requested else SAVE if is_due else GO_ON
+        decision = STOP if self.agent.stop.requested else SAVE if is_due else GO_ON
         decision = replicas.agree(decision)
         if decision == SAVE:
             self.save()

@@ -92,7 +92,8 @@ class IMPALA(ActorCritic):
         if self.placement.kind == "sync":
             return self._lock_step(share)
         assert self._recipe is not None, "load() takes an environment"
-        arguments = (self._recipe, self.policy, self.hyperparameters, self.placement, share, self._seed_of_actors())
+        seed = self._seed_of_actors()
+        arguments = (self._recipe, self.policy, self.hyperparameters, self.placement, share, seed, self.stop)
         if self.placement.kind == "local":
             from .local_actors import LocalActors
 

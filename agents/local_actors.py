@@ -4,7 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rmc_rl.policies import RecurrentPolicy
+from rmc_rl.stop import StopRequest
 
 from .actor import OnStep
 from .actor_process import Blueprint, Failure, Slots, Task, Unroll, run_actor
@@ -26,7 +27,8 @@ from .trajectory import Trajectory
 from .unroll_queue import Chunk, UnrollQueue
 
 LOOK_AFTER = 1.0
-"""Seconds without a message after which the processes are looked after; a death is a message as a rule."""
+"""Seconds without a message after which the processes are looked after, and a wish to stop is heeded; a death is a
+message as a rule."""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class ActorProcess:
     process: BaseProcess
     connection: Connection
     failure: Failure | None = None
+    heard: float = field(default_factory=time.monotonic)
+    """When it last began, delivered, or was given a slot."""
 
     def end(self) -> Failure:
         """Why it has ended."""
@@ -49,7 +53,8 @@ class LocalActors:
     carry small messages only: the number of a free slot one way, that of a full one the other. An actor without a free
     slot waits. Full slots are learned from in the order in which they arrive.
 
-    An actor that fails is replaced, and what it had begun is lost, until too many have failed within 10 minutes.
+    An actor that fails or hangs is replaced, and what it had begun is lost, until too many have failed within 10
+    minutes.
 
     Args:
         recipe: of all environments of this learner.
@@ -58,6 +63,7 @@ class LocalActors:
         placement: how many actors, and what is borne from them.
         batch_size: rows of this learner's batches.
         seed: of row 0; None draws one from the system.
+        stop: once it is requested, nothing is waited for.
 
     Raises:
         BeginError: an actor cannot begin.
@@ -74,8 +80,9 @@ class LocalActors:
         placement: Placement,
         batch_size: int,
         seed: int | None,
+        stop: StopRequest,
     ) -> None:
-        self.network, self.placement = policy.network, placement
+        self.network, self.placement, self.stop = policy.network, placement, stop
         self.num_rows = recipe.n_envs // placement.actors
         self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
         self.width = min(self.num_rows, batch_size)  # of a chunk
@@ -99,7 +106,7 @@ class LocalActors:
             raise
 
     def batch(self, on_step: OnStep) -> Trajectory | None:
-        """The next batch, copied from the oldest full slots.
+        """The next batch, copied from the oldest full slots; None also if there is none yet and a stop is requested.
 
         Raises:
             ActorError: actors fail again and again.
@@ -107,7 +114,7 @@ class LocalActors:
         began = time.monotonic()
         chunks = self._collect()
         self.log.waited(time.monotonic() - began)
-        return self.full.batch(chunks, on_step)
+        return None if chunks is None else self.full.batch(chunks, on_step)
 
     def updated(self) -> None:
         self.version += 1
@@ -128,6 +135,11 @@ class LocalActors:
         for index in range(self.placement.actors):
             self.actors.append(self._start(index, self.seed + index * self.num_rows, range(SLOTS)))
         for index, actor in enumerate(self.actors):
+            while not actor.connection.poll(LOOK_AFTER):
+                if self.stop.requested:
+                    return
+                if self._hangs(index):
+                    raise BeginError(f"actor {index} cannot begin: {self.placement.silence()}")
             try:
                 message = actor.connection.recv()
             except (EOFError, OSError):
@@ -136,6 +148,7 @@ class LocalActors:
             if message is None or isinstance(message, Failure):
                 actor.failure = message
                 raise with_traceback(BeginError(f"actor {index} cannot begin: {actor.end().reason}"), actor.end())
+            actor.heard = time.monotonic()
 
     def _start(self, index: int, seed: int, free: Iterable[int]) -> ActorProcess:
         context = multiprocessing.get_context("spawn")
@@ -158,11 +171,16 @@ class LocalActors:
         free = set(range(SLOTS)) - self.full.held(index)
         self.actors[index] = self._start(index, seed, free)
 
+    def _hangs(self, index: int) -> bool:
+        """Whether an actor has been silent for too long with a slot to fill."""
+        is_silent = time.monotonic() - self.actors[index].heard > self.placement.max_silence
+        return is_silent and len(self.full.held(index)) < SLOTS
+
     # Their unrolls
 
-    def _collect(self) -> list[Chunk]:
+    def _collect(self) -> list[Chunk] | None:
         """As many of the oldest chunks as a batch takes, once there are so many that are not too old."""
-        while (chunks := self.full.take(self.version)) is None:
+        while (chunks := self.full.take(self.version)) is None and not self.stop.requested:
             self._receive()
         return chunks
 
@@ -174,6 +192,9 @@ class LocalActors:
                 self._read(index)
             elif not actor.process.is_alive() and not actor.connection.poll():
                 self._replace(index)
+            elif self._hangs(index):
+                actor.failure = Failure(self.placement.silence(), traceback="")
+                self._replace(index)
 
     def _read(self, index: int) -> None:
         actor = self.actors[index]
@@ -182,6 +203,7 @@ class LocalActors:
         except (EOFError, OSError):
             self._replace(index)
             return
+        actor.heard = time.monotonic()
         if isinstance(message, Failure):
             actor.failure = message
             self._replace(index)
@@ -190,5 +212,6 @@ class LocalActors:
 
     def _hand_back(self, index: int, slot: int) -> None:
         # The actor may have ended, which `_receive` will see; the next one gets all slots that are free.
+        self.actors[index].heard = time.monotonic()
         with suppress(OSError):
             self.actors[index].connection.send(slot)

@@ -39,6 +39,8 @@ class Placement:
     """local, ray: an unroll that was begun more than so many updates ago is dropped."""
     max_restarts: int = 10
     """local, ray: how many actors may fail, and be restarted, within 10 minutes; one more ends training."""
+    max_silence: float = 600.0
+    """local, ray: seconds without an unroll after which an actor is taken to hang, and is restarted."""
     address: str | None = None
     """ray: HOST:PORT of the cluster's head, as `ray start --head` names it; this machine must be one of the cluster's.
     null: Ray is started on this machine alone, for as long as training lasts."""
@@ -48,6 +50,7 @@ class Placement:
         self._check("actors", isinstance(self.actors, int) and self.actors >= 1, "a whole number of at least 1")
         self._check("max_policy_lag", self.max_policy_lag >= 0, "at least 0")
         self._check("max_restarts", self.max_restarts >= 0, "at least 0")
+        self._check("max_silence", self.max_silence > 0, "above 0")
         self._check("address", self.address is None or _is_address(self.address), "HOST:PORT or null")
         self._check("kind", self.kind == "ray" or self.address is None, "'ray' where address is set")
         idle = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
@@ -90,6 +93,10 @@ class Placement:
             reason = _why_no_cluster(self.address)
             legal = "that of a running Ray cluster with a node on this machine"
             self._check("address", not reason, legal, f": {reason}")
+
+    def silence(self) -> str:
+        """What is said of an actor that hangs."""
+        return f"nothing came from it within {self.max_silence:g} seconds, placement.max_silence"
 
     def _check(self, field: str, holds: bool, legal: str, reason: str = "") -> None:
         if not holds:

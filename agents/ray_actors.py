@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rmc_rl.policies import RecurrentPolicy
+from rmc_rl.stop import StopRequest
 
 from .actor import Actor, OnStep
 from .actor_process import Blueprint, Failure, Ready, Report, Slots, Unroll
@@ -40,7 +41,7 @@ from ray.exceptions import RayError
 TOKEN = secrets.token_hex(32)
 """Keeps others off a Ray of our own; the same for all of this process, which Ray reads once."""
 PLACE_SECONDS = 60.0
-"""Within which an actor must find a free CPU."""
+"""Within which an actor must find a free CPU and start there."""
 LOOK_AFTER = 1.0
 """Seconds without a message after which signals are served and the actors looked after."""
 
@@ -91,6 +92,8 @@ class RemoteActor:
     under_way: "list[ray.ObjectRef[Any]]" = field(default_factory=list)
     """Calls whose results were not taken yet, in their order."""
     has_begun: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    """When it was last placed, delivered, or was given a slot, as far as that was looked after."""
 
 
 class RayActors:
@@ -101,8 +104,8 @@ class RayActors:
     a version is freed when no call does any more. Unrolls come back through the store, are read where they lie, and
     are freed once copied into the batch.
 
-    An actor that fails, or whose node is lost, is replaced, and what it had begun is lost, until too many have failed
-    within 10 minutes. While its successor finds no free CPU, training goes on with the others.
+    An actor that fails or hangs, or whose node is lost, is replaced, and what it had begun is lost, until too many have
+    failed within 10 minutes. While its successor finds no free CPU, training goes on with the others.
 
     Args:
         recipe: of all environments of this learner.
@@ -111,6 +114,7 @@ class RayActors:
         placement: where, how many actors, and what is borne from them.
         batch_size: rows of this learner's batches.
         seed: of row 0; None draws one from the system.
+        stop: once it is requested, nothing is waited for.
 
     Raises:
         BeginError: the cluster cannot be joined or has too few CPUs, or an actor cannot begin.
@@ -127,8 +131,9 @@ class RayActors:
         placement: Placement,
         batch_size: int,
         seed: int | None,
+        stop: StopRequest,
     ) -> None:
-        self.network, self.placement = policy.network, placement
+        self.network, self.placement, self.stop = policy.network, placement, stop
         self.num_rows = recipe.n_envs // placement.actors
         self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
         self.width = min(self.num_rows, batch_size)  # of a chunk
@@ -150,7 +155,7 @@ class RayActors:
             raise
 
     def batch(self, on_step: OnStep) -> Trajectory | None:
-        """The next batch, copied from the oldest unrolls.
+        """The next batch, copied from the oldest unrolls; None also if there is none yet and a stop is requested.
 
         Raises:
             ActorError: actors fail again and again, or none finds a CPU.
@@ -158,7 +163,7 @@ class RayActors:
         began = time.monotonic()
         chunks = self._collect()
         self.log.waited(time.monotonic() - began)
-        return self.full.batch(chunks, on_step)
+        return None if chunks is None else self.full.batch(chunks, on_step)
 
     def updated(self) -> None:
         self.version += 1
@@ -184,14 +189,27 @@ class RayActors:
     def _start_all(self) -> None:
         self.actors = [self._start(self.seed + i * self.num_rows) for i in range(self.placement.actors)]
         placed = [actor.placed for actor in self.actors]
-        missing = len(ray.wait(placed, num_returns=len(placed), timeout=PLACE_SECONDS)[1])
-        if missing:
-            raise BeginError(f"{missing} of {len(placed)} actors found no free CPU within {_cpus()}")
+        missing = self._wait(placed, PLACE_SECONDS)
+        if missing and not self.stop.requested:
+            raise BeginError(f"{missing} of {len(placed)} actors did not start within {_cpus()}")
         for index, actor in enumerate(self.actors):
+            is_silent = self._wait(actor.under_way, self.placement.max_silence)
+            if self.stop.requested:
+                return
+            if is_silent:
+                raise BeginError(f"actor {index} cannot begin: {self.placement.silence()}")
             result = _result(actor.under_way.pop())
             if isinstance(result, Failure):
                 raise with_traceback(BeginError(f"actor {index} cannot begin: {result.reason}"), result)
             self._take(index, result)
+
+    def _wait(self, refs: "list[ray.ObjectRef[Any]]", seconds: float) -> int:
+        """Until all are ready, or for so many seconds, or until a stop is requested; how many are not ready."""
+        deadline = time.monotonic() + seconds
+        missing = len(refs)
+        while missing and time.monotonic() < deadline and not self.stop.requested:
+            missing = len(ray.wait(refs, num_returns=len(refs), timeout=LOOK_AFTER)[1])
+        return missing
 
     def _start(self, seed: int) -> RemoteActor:
         handle: Any = self.actor_class.remote(replace(self.blueprint, seed=seed))
@@ -202,16 +220,23 @@ class RayActors:
         ray.kill(self.actors[index].handle)  # it may be alive, with a broken environment
         self.actors[index] = self._start(self.restarts.next_seed(index, failure))
 
+    def _hangs(self, index: int) -> bool:
+        """Whether an actor that has a CPU has been silent for too long with something to do."""
+        actor = self.actors[index]
+        if not actor.has_begun and not ray.wait([actor.placed], timeout=0)[0]:
+            actor.heard = time.monotonic()
+        return bool(actor.under_way) and time.monotonic() - actor.heard > self.placement.max_silence
+
     # Their unrolls
 
-    def _collect(self) -> list[Chunk]:
+    def _collect(self) -> list[Chunk] | None:
         """As many of the oldest chunks as a batch takes, once there are so many that are not too old."""
         idle_since = time.monotonic()
-        while (chunks := self.full.take(self.version)) is None:
+        while (chunks := self.full.take(self.version)) is None and not self.stop.requested:
             if self._receive() or self._is_acting():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > PLACE_SECONDS:
-                raise ActorError(f"no actor that has failed found a free CPU again within {_cpus()}")
+                raise ActorError(f"no actor that has failed started again within {_cpus()}")
         return chunks
 
     def _is_acting(self) -> bool:
@@ -222,17 +247,19 @@ class RayActors:
     def _receive(self) -> bool:
         """Wait for results, and take all that there are, the oldest of each actor first; whether there was any."""
         refs = [ref for actor in self.actors for ref in actor.under_way]
-        if not ray.wait(refs, timeout=LOOK_AFTER)[0]:
-            return False
+        ray.wait(refs, timeout=LOOK_AFTER)
         ready = set(ray.wait(refs, num_returns=len(refs), timeout=0)[0])
         for index, actor in enumerate(self.actors):
             for ref in [ref for ref in actor.under_way if ref in ready]:
                 if self.actors[index] is actor:  # or it was replaced for the result before
                     actor.under_way.remove(ref)
                     self._take(index, _result(ref))
-        return True
+            if self._hangs(index):
+                self._replace(index, Failure(self.placement.silence(), traceback=""))
+        return bool(ready)
 
     def _take(self, index: int, result: Any) -> None:
+        self.actors[index].heard = time.monotonic()
         if isinstance(result, Failure):
             self._replace(index, result)
         elif isinstance(result, Ready):
@@ -250,6 +277,7 @@ class RayActors:
     def _hand_back(self, index: int, slot: int) -> None:
         actor = self.actors[index]
         if actor.has_begun:  # it gets all slots that are free when it has
+            actor.heard = time.monotonic()
             actor.under_way.append(actor.handle.unroll.remote(slot, self.version, self.parameters))
 
 

@@ -5,6 +5,7 @@ of M / N environments learn what one process of M would. The functions speak for
 group; without one, it is alone.
 """
 
+import importlib
 import multiprocessing
 import os
 import sys
@@ -202,6 +203,9 @@ def _join_group(rank: int, number: int, store: str) -> None:
     if launched() is not None and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # a GPU for each
         backend = "cpu:gloo,cuda:nccl"
+    # Optimizers import this, and its functions have the group of that time for a default. It would outlive its end,
+    # with threads that may abort the process when it exits.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=number)
 
 

@@ -22,7 +22,6 @@ from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.devices import check_device
 from rmc_rl.policies import RecurrentPolicy
 from rmc_rl.run_folder import RunFolder, newest_readable, to_json, write_text
-from rmc_rl.stop import StopRequest
 from rmc_rl.vec_env import make_vec_env
 
 from . import replicas
@@ -94,11 +93,11 @@ class Training:
             CheckpointError: a checkpoint could not be written.
             OSError: another file could not be written.
         """
-        stop = StopRequest()
+        stop = self.agent.stop
         try:
             with run_log(self.folder) as log, stop.listening():
                 self.agent.set_logger(log)
-                self._learn(stop)
+                self._learn()
         except BeginError:
             if self.checkpoint is None:
                 shutil.rmtree(self.folder.path)
@@ -108,7 +107,7 @@ class Training:
         self.agent.save(self.folder.model)
         return self._evaluate()
 
-    def _learn(self, stop: StopRequest) -> None:
+    def _learn(self) -> None:
         settings = self.config.evaluation
         progress = Progress(self.config.total_timesteps)
         callbacks: list[BaseCallback] = [progress]
@@ -120,7 +119,7 @@ class Training:
         with closing(progress), replicated(number, prepare):
             replicas.announce(str(self.folder.path))
             replicas.announce(str(self.checkpoint or ""))
-            learn(self.agent, self.config, self.folder, self.checkpoint, stop, callbacks)
+            learn(self.agent, self.config, self.folder, self.checkpoint, callbacks)
 
     def _evaluate(self) -> Evaluation:
         settings = self.config.evaluation
@@ -234,7 +233,6 @@ def learn(
     config: AgentRun,
     folder: RunFolder,
     checkpoint: Path | None,
-    stop: StopRequest | None = None,
     callbacks: Sequence[BaseCallback] = (),
 ) -> None:
     """Train for what is left of the steps, as one of the replicas, in a process that does nothing else meanwhile."""
@@ -242,7 +240,7 @@ def learn(
         return
     if checkpoint is not None and config.placement.kind == "sync":
         go_on(agent, config, folder)
-    checkpoints = Checkpoint(folder, config.checkpoint_minutes, config.seed, stop)
+    checkpoints = Checkpoint(folder, config.checkpoint_minutes, config.seed)
     with settled():
         left = config.total_timesteps - agent.num_timesteps
         agent.learn(left, [checkpoints, *callbacks], reset_num_timesteps=False)

@@ -88,8 +88,12 @@ class Ours(NamedTuple):
         agent.learn(3 * self.num_envs * self.unroll_length, reset_num_timesteps=False)
         environment, learning = Stopwatch(agent.env, "step"), Stopwatch(agent.learner, "update")
         with settled():
-            before, begin = agent.num_timesteps, time.perf_counter()
-            agent.learn(10**12, lambda *_: time.perf_counter() - begin < seconds, reset_num_timesteps=False)
+            before, updates, begin = agent.num_timesteps, agent._n_updates, time.perf_counter()
+
+            def go_on(*_: Any) -> bool:
+                return time.perf_counter() - begin < seconds or agent._n_updates == updates  # there is one update
+
+            agent.learn(10**12, go_on, reset_num_timesteps=False)
             elapsed = time.perf_counter() - begin
         return Round(
             (agent.num_timesteps - before) / elapsed, environment.seconds / elapsed, learning.seconds / elapsed

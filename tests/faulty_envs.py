@@ -1,6 +1,9 @@
 """Environments that misbehave, for tests: `tests.faulty_envs:Faulty-v0`."""
 
 import multiprocessing
+import os
+import signal
+import threading
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +17,8 @@ EPISODE_LENGTH = 7
 class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
     """Draws nothing, and after `good_steps` steps, whatever their episodes, gives `fault` as NaN.
 
-    With the fault "birth", it cannot be made in a process that another one has started.
+    With the fault "birth", it cannot be made in a process that another one has started. With "hang", it asks that other
+    process to stop, and never comes back.
     """
 
     observation_space = spaces.Box(-1.0, 1.0, (3,))
@@ -42,6 +46,10 @@ class FaultyEnv(gym.Env[NDArray[np.float32], np.int64]):
                 reward = float("nan")
             elif self.fault == "observation":
                 observation[1] = np.nan
+            elif self.fault == "hang":
+                threading.Event().wait(1.5)  # until the learner waits, too
+                os.kill(os.getppid(), signal.SIGTERM)
+                threading.Event().wait()
         return observation, reward, self.episode_steps == EPISODE_LENGTH, False, {}
 
     def _observation(self) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command, in a process of its own: what one process remembers must not help another."""
+    """The command, in a process of its own: what one process remembers must not help the next."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_exactly(arguments: list[str]) -> None:
     assert 0 < stopped < STEPS
     error = run("--resume=runs/killed", "--checkpoint_minutes=100")
     assert "warning" not in error
-    run("--config=tiny.yaml", "--name=whole", "--checkpoint_minutes=100", *arguments)
+    assert train.main(["--config=tiny.yaml", "--name=whole", "--checkpoint_minutes=100", *arguments]) == 0
     whole, resumed = tensors(Path("runs/whole/model.zip")), tensors(folder.model)
     assert any(name.startswith("optimizer/") for name in whole)
     assert whole.keys() == resumed.keys()
@@ -123,15 +123,17 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.Monke
     assert folder.model.read_bytes() == RunFolder("runs/whole").model.read_bytes()
 
 
-def test_without_the_progress_of_a_replica_all_play_new_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_progress_of_a_replica_all_play_new_games(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Training goes on all the same, and the user is told in one line why it is not exact."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY | A2C | {"replicas": 2}))
     folder = killed("killed")
     steps = steps_of(folder.checkpoints()[0])
     folder.progress(steps, 1).unlink()
-    error = run("--resume=runs/killed", f"--total_timesteps={steps + 1}", "--checkpoint_minutes=100")
-    warnings = [line for line in error.splitlines() if line.startswith("warning: ")]
+    assert train.main(["--resume=runs/killed", f"--total_timesteps={steps + 1}", "--checkpoint_minutes=100"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
     assert f"goes on with fresh episodes: cannot load runs/killed/checkpoints/progress_{steps}_1.zip" in warnings[0]
     assert steps_of(folder.checkpoints()[0]) == steps + NUM_ENVS * UNROLL

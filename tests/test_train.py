@@ -437,8 +437,7 @@ def test_a_seed_says_it_all() -> None:
 # ------------------------------------------------------------------------------------------------ stop and resume
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("number", "replicas"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_stop_and_resume(number: signal.Signals, replicas: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C and a job queue's SIGTERM lose nothing, and `--resume` learns what is left, no more."""
     shared = f"--replicas={replicas}"
@@ -687,6 +686,18 @@ def test_an_environment_that_cannot_be_made_in_another_process(capsys: pytest.Ca
     assert train.main([*arguments, "--placement.actors=1", "--evaluation.interval=0"]) == 2
     assert capsys.readouterr().err == "train.py: actor 0 cannot begin: OSError: no licence for this game\n"
     assert list(Path("runs").iterdir()) == []
+
+
+def test_a_stop_while_an_environment_hangs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM ends the run with a checkpoint of what was learned, though no other batch will ever come."""
+    monkeypatch.setattr("agents.processes.SECONDS_TO_END", 0.1)
+    Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
+    arguments = ["--config=impala.yaml", *FAULTY, "--environment.kwargs={good_steps: 23, fault: hang}"]
+    assert train.main([*arguments, "--name=stuck", "--placement.actors=1", "--evaluation.interval=0"]) == 0
+    (newest, *_) = RunFolder.open("runs/stuck").checkpoints()
+    steps = IMPALA.load(newest, device="cpu").num_timesteps
+    assert 0 < steps <= 4 * UNROLL * NUM_ENVS  # it hangs in the fifth unroll; not all before it need have been used
+    assert f"stopped after {steps} steps; go on with" in capsys.readouterr().out
 
 
 def test_a_failure_before_the_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

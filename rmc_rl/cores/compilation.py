@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import event
+from llvmlite import binding as llvm
+from numba.core import codegen, event
 
 config: Any = numba.config
+Library: Any = codegen.CPUCodeLibrary
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+OURS = "".join(f"{len(name)}{name}" for name in __package__.split("."))
+"""In the names that the compiler gives to this package's functions."""
 ANY_ORDER = {"reassoc", "contract", "nsz"}
 """What sums may be taken in so that they can be vectorised."""
 
@@ -61,6 +65,25 @@ def _cache_folder() -> str:
     return os.path.join(config.CACHE_DIR or package / "__pycache__", f"cores-{digest}")
 
 
+def _keep_copies_private() -> None:
+    """Have each function of this package call the copies of others that it was compiled with.
+
+    Numba puts a copy of a function into all that call it, where it is optimised once more and may round differently. In
+    the process that compiles, the first of all copies would be called by all; where a caller comes from the cache, its
+    own. A run that was killed would not go on exactly.
+    """
+    optimize = Library._optimize_final_module
+
+    def optimize_with_private_copies(library: Any) -> None:
+        for function in library._final_module.functions:
+            is_copy = not function.is_declaration and function.linkage == llvm.Linkage.linkonce_odr
+            if is_copy and OURS in function.name:
+                function.linkage = llvm.Linkage.internal
+        optimize(library)
+
+    Library._optimize_final_module = optimize_with_private_copies
+
+
 class _Notice(event.Listener):
     """Says once that our functions are being compiled. Loading them from the cache is no such event.
 
@@ -78,4 +101,5 @@ class _Notice(event.Listener):
         pass
 
 
+_keep_copies_private()
 cast(Any, event).register("numba:compile", _Notice())

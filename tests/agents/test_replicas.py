@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 
 import gymnasium
@@ -71,9 +73,7 @@ def parameters(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.policy.parameters()])
 
 
-@pytest.mark.parametrize(
-    ("shares", "reduction"), [([[0, 1], [2, 3]], "mean"), ([[0, 1], [2, 3], [4, 5]], "mean"), ([[0, 1], [2, 3]], "sum")]
-)
+@pytest.mark.parametrize(("shares", "reduction"), [([[0, 1], [2, 3], [4, 5]], "mean"), ([[0, 1], [2, 3]], "sum")])
 def test_learn_what_one_process_learns(shares, reduction):
     """Three updates: gradients averaged or summed, and advantages normalised over all replicas' moments.
 
@@ -149,6 +149,26 @@ def test_a_replica_that_fails_is_named_and_nothing_hangs(prepare, error, message
 def test_an_error_of_the_first_replica_passes_through():
     with pytest.raises(KeyError, match="mine"), replicated(2, partial(learn_share, [[0, 1], [2, 3]], 10_000)):
         raise KeyError("mine")
+
+
+ENDS = """
+import torch
+from pathlib import Path
+from agents import replicas
+with replicas.joined():
+    torch.optim.Adam([torch.ones(3, requires_grad=True)])
+    replicas.wait_for_all()
+print(*[path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by Linux")
+def test_nothing_of_a_group_outlives_it():
+    """Neither do its threads, whatever was imported meanwhile: at the process's exit they may abort it."""
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "x"}
+    done = subprocess.run([sys.executable, "-c", ENDS], env=os.environ | group, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
 
 
 def test_one_replica_is_this_process():

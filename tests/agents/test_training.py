@@ -110,9 +110,8 @@ class SignalAt(BaseCallback):
 @pytest.mark.usefixtures("handlers")
 def test_a_stop_comes_after_the_update(training: Training) -> None:
     """What has been played is learned from, and the checkpoint stands between two updates, where it can be exact."""
-    stop = StopRequest()
-    with stop.listening():
-        training.agent.learn(10 * UPDATE, [SignalAt(2 * UNROLL + 2), Checkpoint(training.folder, 60, 9, stop)])
+    with training.agent.stop.listening():
+        training.agent.learn(10 * UPDATE, [SignalAt(2 * UNROLL + 2), Checkpoint(training.folder, 60, 9)])
     assert training.agent._n_updates == 3
     assert training.agent.num_timesteps == 3 * UPDATE
     assert [path.stem for path in training.folder.checkpoints()] == [f"model_{3 * UPDATE}"]

@@ -10,12 +10,12 @@ from rmc_rl.cores import native
 
 
 def test_it_prints_the_figures_of_every_core(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--num-envs", "2", "--unroll-length", "3", "--seconds", "0.01", "--rounds", "3"])
+    main(["--num-envs", "4", "--unroll-length", "3", "--seconds", "0.01", "--rounds", "2"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     in_bf16 = [f"{core}, bf16" for core in CORES] if native.BF16_IS_FAST else []
     assert [line["name"] for line in lines] == [*CORES, *in_bf16]
     for line in lines:
-        assert (line["num_envs"], line["unroll_length"], line["repeats"]) == (2, 3, 3)
+        assert (line["num_envs"], line["unroll_length"], line["repeats"]) == (4, 3, 2)
         assert 0 < line["slowest"] <= line["steps_per_second"] <= line["fastest"]
         shares = [line[f"{part}_share"] for part in ("environment", "acting", "learning")]
         assert all(0 < share < 1 for share in shares)

@@ -1,6 +1,7 @@
 """The fused unrolls: the same numbers as the loop, and taken whenever they can be."""
 
 import math
+import os
 import subprocess
 import sys
 
@@ -232,6 +233,27 @@ def test_the_first_unroll_of_a_process_may_be_within_autocast():
     )
     path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert path == ("fused, bf16" if native.BF16_IS_FAST else "fused")
+
+
+GRADIENTS = """
+import torch
+from rmc_rl.cores import LSTM
+torch.manual_seed(0)
+core, x = LSTM(8, hidden_size=7), torch.randn(5, 6, 8)
+outputs, _ = core.unroll(x, core.initial_state(6), torch.rand(5, 6) < 0.2)
+outputs.square().sum().backward()
+print([parameter.grad.tolist() for parameter in core.parameters()])
+"""
+
+
+@pytest.mark.slow
+def test_what_was_just_compiled_computes_what_the_cache_does(tmp_path):
+    """To the last bit: a run may load, when it is resumed, what it had compiled when it began."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", GRADIENTS]
+    done = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert ["compiling" in each.stderr for each in done] == [True, False]
+    assert done[0].stdout == done[1].stdout
 
 
 def test_rounding_to_bf16_is_that_of_torch():
