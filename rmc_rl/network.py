@@ -46,8 +46,9 @@ class RecurrentActorCritic(nn.Module):
         encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
         encoder_kwargs: arguments of that encoder.
         embedding_size: width of the embedding, the core's input.
-        precision: of matrix products and convolutions but for the heads': `"fp32"`, or `"bf16"`, which rounds what they
-            multiply to bfloat16 (8 bits) and sums in float32. Parameters, states and outputs are float32 in both.
+        precision: of matrix products and convolutions, but for the heads' and GridEncoder's: `"fp32"`, or `"bf16"`,
+            which rounds what they multiply to bfloat16 (8 bits) and sums in float32. Parameters, states and outputs are
+            float32 in both.
 
     Raises:
         ValueError: a space that the network cannot take, an unknown name, or a value that a part rejects.
