@@ -17,7 +17,7 @@ from rmc_rl.figures import flatten
 from rmc_rl.run_folder import RunFolder, write_text
 
 RUNS = Path("runs")
-ONE_CORE = {"run": "agent", "replicas": 1, "threads": 1, "device": "cpu"}
+ONE_CORE: dict[str, Any] = {"run": "agent", "replicas": 1, "threads": 1, "device": "cpu"}
 MAY_CHANGE = ("total_timesteps", "checkpoint_minutes")
 """Settings of a grid that a run which has begun may be given anew."""
 
@@ -68,6 +68,10 @@ class Grid:
                 raise ValueError(f"rows must be named by letters, digits, '_', '.' and '-' alone, got {name!r}")
             _one_of(f"rows.{name}.core", row.core, self.cores)
             _one_of(f"rows.{name}.view", row.view, self.views)
+            if taken := sorted({*ONE_CORE, "seed", "name"} & self._own_settings(row).keys()):
+                raise ValueError(
+                    f"settings of rows.{name} must leave out {', '.join(taken)}: every run is given its own"
+                )
             seeds = self.seeds_of(name)
             if not seeds or len(set(seeds)) < len(seeds):
                 raise ValueError(f"seeds of rows.{name} must be at least one, each once, got {seeds}")
@@ -95,10 +99,10 @@ class Grid:
 
     def settings_of(self, name: str) -> dict[str, Any]:
         """All settings of a row."""
-        row = self.rows[name]
-        return reduce(
-            merged, (self.settings, self.cores[row.core], self.views[row.view].settings, row.settings, ONE_CORE)
-        )
+        return self._own_settings(self.rows[name]) | ONE_CORE
+
+    def _own_settings(self, row: Row) -> dict[str, Any]:
+        return reduce(merged, (self.settings, self.cores[row.core], self.views[row.view].settings, row.settings))
 
     def runs(self, group: str) -> list["Run"]:
         """Every run, one seed of all rows after another: with the first seed, there is something to see of each.
