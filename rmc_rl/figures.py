@@ -20,6 +20,7 @@ from .files import replacing
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STEPS = "time/total_timesteps"
@@ -30,6 +31,7 @@ NOT_COMPARED = ("name", "seed", "device", "checkpoint_minutes")
 GRID_POINTS = 200
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+INTERVAL_NOTE = f"mean over runs with {CONFIDENCE:.0%} bootstrap interval"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 
@@ -106,10 +108,33 @@ def bootstrap_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[A
     Returns:
         Its lower and upper ends, each [N].
     """
+    return _interval(_resampled_means(values, seed=0), confidence)
+
+
+def difference_interval(first: Array, second: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """The same of the difference of two means, over S runs and S' others that are not their pairs.
+
+    Args:
+        first: [S, N].
+        second: [S', N].
+        confidence: between 0 and 1.
+
+    Returns:
+        Its lower and upper ends, each [N].
+    """
+    return _interval(_resampled_means(first, seed=0) - _resampled_means(second, seed=1), confidence)
+
+
+def _resampled_means(values: Array, seed: int) -> Array:
+    """values [S, N] -> the means of RESAMPLES draws of S among them, [RESAMPLES, N]."""
     count = len(values)
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)  # [R, S]
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)  # [R, S]
+    return draws @ values / count
+
+
+def _interval(means: Array, confidence: float) -> tuple[Array, Array]:
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws @ values / count, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high
 
 
@@ -127,18 +152,19 @@ def group_runs(folders: Sequence[str | Path]) -> list[tuple[str, list[Path]]]:
 
 
 def _settings(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """The settings that are compared, as `a.b.c` and a value."""
+    """The settings that are compared."""
     try:
         config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        yield from _flatten({name: value for name, value in config.items() if name not in NOT_COMPARED})
+        yield from flatten({name: value for name, value in config.items() if name not in NOT_COMPARED})
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise FigureError(f"cannot read {run.config}: {error}") from error
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as pairs of a name `a.b.c` and a value."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
 
@@ -169,24 +195,30 @@ def draw(
     axes = figure.add_subplot()
     for color, (label, runs) in zip(itertools.cycle(COLORS), group_runs(folders), strict=False):
         curve = mean_curve([learning_curve(run, column) for run in runs])
-        axes.plot(curve.steps, curve.returns, color=color, linewidth=1.8, label=textwrap.fill(label, 60))
-        if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
-            axes.set_title(
-                f"mean over runs with {CONFIDENCE:.0%} bootstrap interval",
-                loc="right",
-                fontsize="small",
-                color="#666666",
-            )
+        plot_curve(axes, curve, color, textwrap.fill(label, 60))
+        if curve.low is not None:
+            axes.set_title(INTERVAL_NOTE, loc="right", fontsize="small", color="#666666")
     axes.set(xlabel=xlabel, ylabel=LABELS[column] if ylabel is None else ylabel)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    style(axes)
+    axes.legend(edgecolor="none", loc="upper left")
+    return figure
+
+
+def plot_curve(axes: "Axes", curve: Curve, color: str, label: str) -> None:
+    """A line and, where there is an interval, a band around it."""
+    axes.plot(curve.steps, curve.returns, color=color, linewidth=1.8, label=label)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
+
+
+def style(axes: "Axes") -> None:
+    """How all curves look: from 0 on, on a light grid."""
     axes.margins(x=0)
     axes.set_xlim(left=0)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(edgecolor="none", loc="upper left")
-    return figure
 
 
 def save(figure: "Figure", path: str | Path) -> None:
