@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from agents.window import Keyboard
     from rmc_rl.run_folder import RunFolder
 
-QUICK_START = Path(__file__).parent / "pretrained" / "quick_start"
+PRETRAINED = Path(__file__).parent / "pretrained"
+QUICK_START = "quick_start"
 EXAMPLES = """\
 examples:
-  python play.py                                 the agent that comes with the project
+  python play.py                                 the agent of the quick start
+  python play.py --list                          the agents that come with the project
+  python play.py --agent NAME                    one of these
   python play.py runs/NAME                       an agent of yours, also while it is being trained
   python play.py --human                         Mini-Pacman with arrows or WASD; space stays
   python play.py runs/NAME --record game.mp4     a video instead of a window (.mp4 or .gif)
@@ -47,6 +50,9 @@ class Game:
 def main(arguments: list[str]) -> int:
     """Parse, build, run. Returns the exit code: 0, 2 for bad input, 130 if interrupted."""
     options = parse(arguments)
+    if options.list:
+        print("\n".join(f"{name:28} {description(PRETRAINED / name)}" for name in pretrained()))
+        return 0
     try:
         game = human_game(options) if options.human else agent_game(options)
         if options.record:
@@ -69,7 +75,10 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser("play.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", nargs="?", type=Path, help="folder of a run; default: the agent that comes along")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("run", nargs="?", type=Path, help="folder of a run; default: the quick start's agent")
+    which.add_argument("--agent", choices=pretrained(), metavar="NAME", help="an agent that comes with the project")
+    which.add_argument("--list", action="store_true", help="the names of these, with their scores")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--human", action="store_true", help="you play, in the run's environment if one is given")
     kind.add_argument("--record", type=Path, metavar="FILE", help="write a video, .mp4 or .gif, and open no window")
@@ -80,9 +89,33 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-seconds", type=above_zero, metavar="X", help="cut the video to this length")
     parser.add_argument("--speed", type=above_zero, metavar="X", help="steps per second; default: the game's own")
     options = parser.parse_args(arguments)
+    if options.agent:
+        options.run = PRETRAINED / options.agent
     if options.max_seconds and not options.record:
         parser.error("--max-seconds is the length of a video: name its file with --record FILE")
     return options
+
+
+def pretrained() -> list[str]:
+    """The names of the agents that come with the project."""
+    return sorted(config.parent.name for config in PRETRAINED.glob("*/config.yaml"))
+
+
+def description(agent: Path) -> str:
+    """What an agent is and what it reaches, in one line."""
+    import json
+
+    import yaml
+
+    config = yaml.safe_load((agent / "config.yaml").read_text(encoding="utf-8"))
+    score = json.loads((agent / "evaluation.json").read_text(encoding="utf-8"))
+    viewport = config["environment"]["kwargs"].get("viewport")
+    view = f"{viewport} x {viewport} viewport" if viewport else "whole maze"
+    margin = 1.96 * score["standard_error"]
+    return (
+        f"{config['policy']['name']}, {view}, {score['steps'] / 1e6:.0f} million steps: "
+        f"return {score['mean_return']:.0f} (95% interval +- {margin:.0f}, {score['episodes']} games)"
+    )
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -118,7 +151,7 @@ def agent_game(options: argparse.Namespace) -> Game:
     from agents.watch import make_watched_env, pace, watch
     from rmc_rl.run_folder import RunFolder
 
-    folder = RunFolder.open(options.run or QUICK_START)
+    folder = RunFolder.open(options.run or PRETRAINED / QUICK_START)
     environment = read_environment(folder)
     policy = SavedModel.read(model_path(folder, options.model)).policy
     env = make_watched_env(environment.id, environment.kwargs, environment.previous_action_reward)

@@ -1,5 +1,6 @@
 """play.py from end to end: videos of a trained agent, a window that opens, and bad input told in one line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -198,3 +199,30 @@ def test_help_is_instant() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "argparse" in loaded.split()
     assert not {"torch", "gymnasium", "pygame", "numba", "stable_baselines3"} & set(loaded.split())
+
+
+def test_the_agents_that_come_along_are_listed_with_their_scores() -> None:
+    shown = run_play("--list")
+    assert shown.returncode == 0
+    listed = {line.split()[0]: line for line in shown.stdout.splitlines()}
+    assert {"quick_start", "viewport_rmc"} <= listed.keys()
+    for name, line in listed.items():
+        score = json.loads((play.PRETRAINED / name / "evaluation.json").read_text())
+        assert f"return {score['mean_return']:.0f} " in line
+        card = (play.PRETRAINED / name / "README.md").read_text()
+        assert f"| return | {score['mean_return']:.1f} (" in card
+
+
+def test_an_agent_is_played_by_its_name(tmp_path: Path) -> None:
+    video = tmp_path / "game.gif"
+    played = run_play("--agent", "viewport_rmc", "--record", video, "--max-seconds", "1", "--seed", "5")
+    assert played.returncode == 0, played.stderr
+    assert video.stat().st_size > 1000
+
+
+def test_an_unknown_agent_is_told_in_one_line_with_those_there_are() -> None:
+    refused = run_play("--agent", "nobody")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "'nobody'" in refused.stderr
+    assert "quick_start" in refused.stderr
