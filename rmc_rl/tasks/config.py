@@ -20,8 +20,9 @@ class TaskConfig:
     name: TaskName = "program_evaluation"
     """The task."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the task. nth_farthest: num_objects, num_features; program_evaluation: task, max_length,
-    max_nesting, curriculum, teacher_forcing; language_modeling: path, window, vocabulary, vocabulary_size, cache."""
+    """Arguments of the task. nth_farthest: num_objects, num_features, curriculum; program_evaluation: task,
+    max_length, max_nesting, curriculum, teacher_forcing; language_modeling: path, window, vocabulary,
+    vocabulary_size, cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
-"""How hard the programs of a batch are (Zaremba and Sutskever 2014)."""
+"""How hard the samples of a batch are (Zaremba and Sutskever 2014)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,12 @@ CURRICULA: tuple[CurriculumName, ...] = get_args(CurriculumName)
 STALL_UPDATES = 500
 STALL_RATIO = 0.99
 """The loss stalls when its mean over so many updates is above so much of the mean over those before."""
+
+FarthestCurriculumName = Literal["baseline", "combined"]
+FARTHEST_CURRICULA: tuple[FarthestCurriculumName, ...] = get_args(FarthestCurriculumName)
+LEARNED_UPDATES = 200
+LEARNED_SHARE = 0.5
+"""Ranks are learned when the mean loss over so many updates is below so much of a guess's, ln(k - 1)."""
 
 
 class Curriculum:
@@ -66,3 +73,45 @@ class Curriculum:
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+class RankCurriculum:
+    """Draws n of every question of Nth Farthest, from 1 to k = `num_objects`.
+
+    `baseline`: uniform over all. `combined`: uniform over those that were brought in so far. They come from the ends
+    inwards, the farthest first and k, the vector itself, third: 1, k - 1, k, 2, k - 2, 3, ... The next one comes when
+    those that are there are learned: a question with a rank in the middle is hard to learn from nothing, since neither
+    nearness nor farness speaks for a vector.
+    """
+
+    def __init__(self, name: FarthestCurriculumName, num_objects: int) -> None:
+        if name not in FARTHEST_CURRICULA:
+            raise ValueError(f"curriculum must be one of {sorted(FARTHEST_CURRICULA)}, got {name!r}")
+        others = range(1, num_objects)
+        inwards = [rank for pair in zip(others, reversed(others), strict=True) for rank in pair][: len(others)]
+        self.order = np.array([*inwards[:2], num_objects, *inwards[2:]])
+        self.learned_loss = LEARNED_SHARE * math.log(max(num_objects - 1, 2))
+        self.level = 1 if name == "combined" else num_objects
+        self.losses: list[float] = []
+
+    def draw(self, rng: np.random.Generator, batch_size: int) -> NDArray[np.int64]:
+        """n of each question, [B]."""
+        return self.order[rng.integers(self.level, size=batch_size)]
+
+    def observe(self, loss: float) -> None:
+        """Take note of an update's loss, and bring in a rank if those that are there are learned."""
+        if self.level == len(self.order):
+            return
+        self.losses.append(loss)
+        if len(self.losses) < LEARNED_UPDATES:
+            return
+        if sum(self.losses) / len(self.losses) < self.learned_loss:
+            self.level += 1
+        self.losses = []
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes, as JSON."""
+        return {"level": self.level, "losses": self.losses}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.level, self.losses = state["level"], state["losses"]

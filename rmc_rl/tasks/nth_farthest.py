@@ -1,5 +1,6 @@
 """Nth Farthest (Santoro et al. 2018, section 4.1): which vector is the n-th farthest from vector m?"""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from ..cores import State
 from ..cores.core import check_positive
+from .curriculum import FarthestCurriculumName, RankCurriculum
 from .model import SequenceModel
 from .task import GeneratedTask, MakeCore, Metrics
 
@@ -33,23 +35,28 @@ class NthFarthest(GeneratedTask):
     Args:
         num_objects: vectors in a sequence, and so labels and steps.
         num_features: numbers in a vector.
+        curriculum: `"baseline"`, all n from the beginning, as in the paper; or `"combined"`, one after the other. See
+            `RankCurriculum`.
 
     Raises:
-        ValueError: fewer than two objects, or no feature.
+        ValueError: fewer than two objects, no feature, or an unknown curriculum.
     """
 
     score: ClassVar[str] = "accuracy"
 
-    def __init__(self, num_objects: int = 8, num_features: int = 16) -> None:
+    def __init__(
+        self, num_objects: int = 8, num_features: int = 16, curriculum: FarthestCurriculumName = "baseline"
+    ) -> None:
         check_positive(num_objects=num_objects, num_features=num_features)
         if num_objects < 2:
             raise ValueError(f"num_objects must be at least 2, or there is nothing to compare, got {num_objects}")
         self.num_objects, self.num_features = num_objects, num_features
+        self.curriculum = RankCurriculum(curriculum, num_objects)
         self.input_size = num_features + 3 * num_objects
         self.num_classes = num_objects
 
     def sample(self, rng: np.random.Generator, batch_size: int) -> FarthestBatch:
-        """Draw so many sequences.
+        """Draw so many sequences, with the questions that the curriculum has come to.
 
         Raises:
             ValueError: a batch size below 1.
@@ -59,7 +66,7 @@ class NthFarthest(GeneratedTask):
         vectors = rng.random((batch_size, count, self.num_features), dtype=np.float32) * 2 - 1  # [B, T, F]
         labels = rng.random((batch_size, count), dtype=np.float32).argsort(axis=1)  # [B, T], a permutation in each row
         reference = rng.integers(count, size=batch_size)  # [B], a step; its label is as random as any
-        rank = rng.integers(count, size=batch_size)  # [B], n - 1
+        rank = self.curriculum.draw(rng, batch_size) - 1  # [B], n - 1
 
         offsets = vectors - vectors[rows, reference, None]  # [B, T, F]
         distances = np.einsum("btf,btf->bt", offsets, offsets, dtype=np.float64)  # [B, T], squared
@@ -73,6 +80,19 @@ class NthFarthest(GeneratedTask):
         inputs[steps, rows, rank_at + rank] = 1
         inputs[steps, rows, reference_at + labels[rows, reference]] = 1
         return FarthestBatch(torch.from_numpy(inputs), torch.from_numpy(labels[rows, asked]))
+
+    def observe(self, loss: float) -> None:
+        self.curriculum.observe(loss)
+
+    def progress(self) -> dict[str, Any]:
+        return self.curriculum.state()
+
+    def restore_progress(self, progress: Mapping[str, Any]) -> None:
+        self.curriculum.restore(progress)
+
+    def hardest(self) -> "NthFarthest":
+        """With all questions."""
+        return NthFarthest(self.num_objects, self.num_features)
 
     def make_model(self, make_core: MakeCore, **kwargs: Any) -> SequenceModel:
         """A core that reads the sequence, and a head after its last step; `kwargs` are the `SequenceModel`'s."""

@@ -1,4 +1,7 @@
-"""Samples of every task, for a person to read: `python -m rmc_rl.tasks.show`, or `... copy program --number 5`."""
+"""Samples of every task, for a person to read: `python -m rmc_rl.tasks.show`, or `... copy program --number 5`.
+
+Language modelling is shown when `--text` names its folder: windows of the training text, words apart.
+"""
 
 import argparse
 import sys
@@ -8,9 +11,13 @@ from typing import get_args
 import numpy as np
 import torch
 
+from .corpus import CorpusError
+from .language_modeling import LanguageModeling
 from .nth_farthest import NthFarthest
 from .program_evaluation import ProgramEvaluation, ProgramTask
 
+WINDOW = 15
+"""Words of a sample of text."""
 NAMES = ("nth_farthest", *get_args(ProgramTask))
 
 
@@ -39,12 +46,26 @@ def show_farthest(task: NthFarthest, rng: np.random.Generator) -> Iterator[str]:
     yield f"  -> {int(answer)}"
 
 
+def show_text(folder: str, rng: np.random.Generator, number: int) -> Iterator[str]:
+    """Windows of a training text and the word that follows each, as its vocabulary has them.
+
+    Raises:
+        CorpusError: a text that cannot be used.
+    """
+    task = LanguageModeling(folder, WINDOW)
+    text, names = task.texts["train"], task.vocabulary.words
+    for begin in rng.integers(len(text) - WINDOW, size=number):
+        *words, target = (names[word] for word in text[begin : begin + WINDOW + 1])
+        yield f"{' '.join(words)} -> {target}"
+
+
 def main(arguments: list[str]) -> int:
-    """Parse and print. Returns the exit code, 0; argparse ends the process with 2 for bad input."""
+    """Parse and print. Returns the exit code, 0, or 2 for a bad text; argparse ends the process with 2 for others."""
     parser = argparse.ArgumentParser("python -m rmc_rl.tasks.show", description=__doc__)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{', '.join(NAMES)}; default: all")
     parser.add_argument("--number", type=int, default=3, help="of samples of each; default: 3")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--text", metavar="FOLDER", help="of a text for language modelling")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.tasks if name not in NAMES]:
         parser.error(f"TASK must be one of {', '.join(NAMES)}, got {unknown[0]!r}")
@@ -54,6 +75,14 @@ def main(arguments: list[str]) -> int:
         print(f"{name}:")
         for line in show(name, np.random.default_rng(options.seed), options.number):
             print(f"  {line}")
+    if options.text:
+        print("language_modeling:")
+        try:
+            for line in show_text(options.text, np.random.default_rng(options.seed), options.number):
+                print(f"  {line}")
+        except CorpusError as error:
+            print(f"show: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

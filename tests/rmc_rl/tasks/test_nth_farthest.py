@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmc_rl.tasks import NthFarthest
+from rmc_rl.tasks.curriculum import LEARNED_UPDATES, RankCurriculum
 
 OBJECTS, FEATURES, BATCH = 5, 3, 7
 
@@ -83,6 +84,7 @@ def test_any_size_is_right_and_repeatable(objects: int, features: int, batch_siz
         ({"num_objects": 1}, "num_objects must be at least 2, .*got 1"),
         ({"num_objects": 2.0}, "num_objects must be a whole number of at least 1, got 2.0"),
         ({"num_features": 0}, "num_features must be a whole number of at least 1, got 0"),
+        ({"curriculum": "mix"}, r"curriculum must be one of \['baseline', 'combined'\], got 'mix'"),
     ],
 )
 def test_bad_sizes_are_refused(kwargs: dict[str, int], message: str) -> None:
@@ -90,3 +92,32 @@ def test_bad_sizes_are_refused(kwargs: dict[str, int], message: str) -> None:
         NthFarthest(**kwargs)
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         NthFarthest().sample(np.random.default_rng(0), 0)
+
+
+@pytest.mark.parametrize(
+    ("num_objects", "order"),
+    [(2, [1, 2]), (3, [1, 2, 3]), (4, [1, 3, 4, 2]), (7, [1, 6, 7, 2, 5, 3, 4])],
+)
+def test_ranks_come_one_by_one_when_those_before_are_learned(num_objects: int, order: list[int]) -> None:
+    curriculum, rng, chance = RankCurriculum("combined", num_objects), np.random.default_rng(0), np.log(num_objects)
+    for level in range(1, num_objects + 1):
+        for _ in range(LEARNED_UPDATES):
+            assert set(curriculum.draw(rng, 300).tolist()) == set(order[:level])
+            curriculum.observe(chance)
+        for _ in range(LEARNED_UPDATES):
+            curriculum.observe(0.0)
+    assert curriculum.level == num_objects, "and then it stays"
+
+
+def test_a_curriculum_asks_what_it_has_come_to_and_is_tested_on_all() -> None:
+    task = NthFarthest(4, FEATURES, "combined")
+    batch = task.sample(np.random.default_rng(0), 100)
+    assert answers(task, batch.inputs.numpy()) == batch.labels.tolist()
+    assert task.ranks(batch.inputs).tolist() == [1] * 100
+    tested = task.hardest().sample(np.random.default_rng(0), 100)
+    assert set(task.ranks(tested.inputs).tolist()) == {1, 2, 3, 4}
+    for _ in range(LEARNED_UPDATES + 3):
+        task.observe(0.1)
+    other = NthFarthest(4, FEATURES, "combined")
+    other.restore_progress(task.progress())
+    assert (other.curriculum.level, other.progress()) == (2, task.progress())

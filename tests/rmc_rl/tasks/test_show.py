@@ -1,10 +1,11 @@
 """Samples for a person to read: they are the task's, and the answers are those that a person finds."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from rmc_rl.tasks.show import NAMES, main
+from rmc_rl.tasks.show import NAMES, WINDOW, main
 
 
 def test_every_task_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +28,21 @@ def test_a_person_finds_the_same_answer(capsys: pytest.CaptureFixture[str]) -> N
         assert distances[reference] == 0
         expected = sorted(distances, key=lambda label: -distances[label])[rank - 1]
         assert re.search(r"-> (\d)", block)[1] == str(expected)  # type: ignore[index]
+
+
+def test_text_is_shown_as_it_stands_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(f"w{i}" for i in range(3 * WINDOW))
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text(text)
+    assert main(["copy", "--number=4", f"--text={tmp_path}"]) == 0
+    lines = capsys.readouterr().out.partition("language_modeling:\n")[2].splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        words, target = line.strip().split(" -> ")
+        assert len(words.split()) == WINDOW
+        assert f"{words} {target} " in f"{text} <eos> "
+    assert main([f"--text={tmp_path / 'nothing'}"]) == 2
+    assert re.fullmatch("show: path must be a folder with texts .*nothing\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
