@@ -7,6 +7,7 @@ from .after_import import after_import
 
 if TYPE_CHECKING:
     from .cores import CORES, GRU, LSTM, Core, IdentityCore, MinGRU, RelationalMemory, State, make_core, register_core
+    from .exporting import export
 
 __all__ = [
     "CORES",
@@ -17,6 +18,7 @@ __all__ = [
     "MinGRU",
     "RelationalMemory",
     "State",
+    "export",
     "make_core",
     "register_core",
 ]
@@ -24,6 +26,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used: reading a configuration must not wait for torch.
+    if name == "export":
+        from .exporting import export
+
+        return export
     if name in __all__:
         from . import cores
 

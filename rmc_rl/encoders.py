@@ -51,7 +51,7 @@ class GridEncoder(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """observations [N, C, H, W] or [N, H, W, C], as the space says -> features [N, features_dim]."""
         pixels = self._convolve(observations)  # [N, 24 * (H - 2) * (W - 2)]
-        return torch.cat([pixels, self.coordinates.flatten().expand(len(pixels), -1)], dim=1)
+        return torch.cat([pixels, self.coordinates.flatten().expand(pixels.shape[0], -1)], dim=1)
 
     def _convolve(self, observations: Tensor) -> Tensor:
         from .cores.native import path_here  # only now: the compiler behind it takes its time to import
@@ -139,7 +139,7 @@ class FlatEncoder(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim=get_flattened_obs_dim(observation_space))
 
     def forward(self, observations: Tensor) -> Tensor:
-        return observations.reshape(len(observations), -1)
+        return observations.flatten(1)
 
 
 class DictEncoder(BaseFeaturesExtractor):

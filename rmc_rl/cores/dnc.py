@@ -151,7 +151,7 @@ class DNC(Core):
 
     def _interface(self, hidden: Tensor) -> Interface:
         parts = torch.split(self.interface(hidden), self.interface_sizes, dim=-1)
-        reads, writes = (len(hidden), self.num_reads, -1), (len(hidden), self.num_writes, -1)
+        reads, writes = (hidden.shape[0], self.num_reads, -1), (hidden.shape[0], self.num_writes, -1)
         return Interface(
             read_keys=parts[0].reshape(reads),
             read_strengths=1 + F.softplus(parts[1]),

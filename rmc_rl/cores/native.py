@@ -39,6 +39,7 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
         and not torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
         and not cast(Any, torch.jit).is_tracing()
     )
     if not is_compiled:
