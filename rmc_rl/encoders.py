@@ -139,7 +139,7 @@ class FlatEncoder(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim=get_flattened_obs_dim(observation_space))
 
     def forward(self, observations: Tensor) -> Tensor:
-        return observations.flatten(1)
+        return observations.reshape(observations.shape[0], -1)
 
 
 class DictEncoder(BaseFeaturesExtractor):
