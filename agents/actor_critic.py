@@ -130,9 +130,9 @@ class ActorCritic(BaseAlgorithm):
     def _set_policy(self, policy: RecurrentPolicy) -> None:
         self.policy = policy.to(self.device)
         self.learner = Learner(policy.network, self.hyperparameters)
-        rate = self.hyperparameters.learning_rate
-        linear = self.hyperparameters.learning_rate_schedule == "linear"
-        self.lr_schedule = LinearSchedule(rate, 0.0, 1.0) if linear else FloatSchedule(rate)
+        settings = self.hyperparameters
+        self.lr_schedule = _schedule(settings.learning_rate, settings.learning_rate_schedule)
+        self.entropy_cost_schedule = _schedule(settings.entropy_cost, settings.entropy_cost_schedule)
 
     def learn(
         self,
@@ -168,6 +168,7 @@ class ActorCritic(BaseAlgorithm):
                 callback.on_rollout_end()
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self._update_learning_rate(self.learner.optimizer)
+                self.learner.entropy_cost = self.entropy_cost_schedule(self._current_progress_remaining)
                 metrics = self.learner.update(trajectory, source.recording)
                 source.updated()
                 self._n_updates += 1
@@ -292,6 +293,11 @@ class ActorCritic(BaseAlgorithm):
             if model._vec_normalize_env is not None:
                 saved.restore_normalizer(model._vec_normalize_env, path)
         return model
+
+
+def _schedule(value: float, kind: str) -> LinearSchedule | FloatSchedule:
+    """Stable-Baselines3's: a function of the share of the steps that is left, 1 at first and 0 at last."""
+    return LinearSchedule(value, 0.0, 1.0) if kind == "linear" else FloatSchedule(value)
 
 
 def _check_policy(policy: object) -> None:

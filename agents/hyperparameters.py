@@ -27,6 +27,8 @@ class Hyperparameters:
     """Rewards are multiplied by it before learning; logs and evaluation show them unscaled."""
     entropy_cost: float = 0.01
     """Weight of the entropy bonus, which keeps the policy exploring."""
+    entropy_cost_schedule: Literal["constant", "linear"] = "constant"
+    """Whether the entropy cost stays or falls linearly to 0 at the last step."""
     value_cost: float = 0.5
     """Weight of the value loss."""
     max_gradient_norm: float = 0.5
@@ -51,9 +53,8 @@ class Hyperparameters:
     def __post_init__(self) -> None:
         self._check("unroll_length", _is_positive_int(self.unroll_length), "a whole number of at least 1")
         self._check("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
-        self._check(
-            "learning_rate_schedule", self.learning_rate_schedule in ("constant", "linear"), "'constant' or 'linear'"
-        )
+        for schedule in ("learning_rate_schedule", "entropy_cost_schedule"):
+            self._check(schedule, getattr(self, schedule) in ("constant", "linear"), "'constant' or 'linear'")
         self._check("discount", 0 <= self.discount <= 1, "from 0 to 1")
         self._check("gae_lambda", 0 <= self.gae_lambda <= 1, "from 0 to 1")
         self._check("reward_scale", 0 < self.reward_scale < math.inf, "above 0")

@@ -23,6 +23,8 @@ class Learner:
     def __init__(self, network: RecurrentActorCritic, settings: Hyperparameters) -> None:
         self.network, self.settings = network, settings
         self.optimizer = make_optimizer(network, settings)
+        self.entropy_cost = settings.entropy_cost
+        """The present one, where it follows a schedule."""
 
     def update(self, trajectory: Trajectory, recording: Recording | None = None) -> dict[str, float]:
         """One step on the trajectory's loss; returns what to log.
@@ -75,9 +77,7 @@ class Learner:
             "entropy_loss": entropy_loss(entropies),
         }
         loss = (
-            parts["policy_loss"]
-            + settings.value_cost * parts["value_loss"]
-            + settings.entropy_cost * parts["entropy_loss"]
+            parts["policy_loss"] + settings.value_cost * parts["value_loss"] + self.entropy_cost * parts["entropy_loss"]
         )
         if settings.loss_reduction == "sum":
             loss = loss * values.numel()

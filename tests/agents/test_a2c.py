@@ -196,6 +196,24 @@ def test_learning_rate_is_never_negative() -> None:
     assert model.learner.optimizer.param_groups[0]["lr"] == 0.0
 
 
+@pytest.mark.parametrize(("schedule", "expected"), [("linear", [0.6, 0.4, 0.2, 0.0]), ("constant", [0.8] * 4)])
+def test_entropy_cost_follows_its_schedule(
+    schedule: str, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(entropy_cost=0.8, entropy_cost_schedule=schedule)
+    loss, costs = model.learner.loss, []
+
+    def record(*batch: Any) -> Any:
+        total, parts = loss(*batch)
+        others = parts["policy_loss"] + model.hyperparameters.value_cost * parts["value_loss"]
+        costs.append((total.detach() - others) / parts["entropy_loss"])
+        return total, parts
+
+    monkeypatch.setattr(model.learner, "loss", record)
+    model.learn(4 * UPDATE)
+    np.testing.assert_allclose(costs, expected, atol=1e-5)
+
+
 # Callbacks
 
 
@@ -631,6 +649,7 @@ def test_models_of_sb3_and_policies_are_refused(tmp_path: Path) -> None:
         ("reward_scale", np.inf, "above 0"),
         ("entropy_cost", -0.01, "at least 0"),
         ("entropy_cost", np.inf, "at least 0"),
+        ("entropy_cost_schedule", "cosine", "'constant' or 'linear'"),
         ("value_cost", -0.5, "at least 0"),
         ("value_cost", np.nan, "at least 0"),
         ("max_gradient_norm", 0.0, "above 0"),
