@@ -12,6 +12,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .categorical import LeanCategorical
 from .cores import Recording, State, make_core
 from .cores.core import check_positive
 from .cores.linear import Linear
@@ -141,7 +142,7 @@ class RecurrentActorCritic(nn.Module):
 
     def distribution(self, policy: Tensor) -> Distribution:
         """The action distribution (Stable-Baselines3's) with the parameters [N, P] of `NetworkOutput.policy`."""
-        distribution = make_proba_distribution(self.action_space)
+        distribution = _empty_distribution(self.action_space)
         if self.log_std is not None:
             return cast(DiagGaussianDistribution, distribution).proba_distribution(policy, self.log_std)
         return distribution.proba_distribution(policy)
@@ -193,6 +194,13 @@ def _count_from_zero(observations: Observation, space: spaces.Space[Any]) -> Obs
     return observations
 
 
+def _empty_distribution(action_space: spaces.Space[Any]) -> Distribution:
+    """Over such actions, without parameters yet."""
+    if isinstance(action_space, spaces.Discrete):
+        return LeanCategorical(int(action_space.n))
+    return make_proba_distribution(action_space)
+
+
 def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.Linear, nn.Parameter | None]:
     """The layer that gives the distribution's parameters, and the log deviation of continuous actions."""
     match action_space:
@@ -211,7 +219,7 @@ def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.L
             "action_space must be Discrete, MultiDiscrete or MultiBinary of one dimension, or a Box of floats of one "
             f"dimension, got {action_space}"
         )
-    distribution = make_proba_distribution(action_space)
+    distribution = _empty_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):
         head, log_std = distribution.proba_distribution_net(input_size)
         return cast(nn.Linear, head), log_std

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution
 from torch import Tensor
 
 from rmc_rl.network import NetworkOutput, RecurrentActorCritic, add_time
@@ -135,6 +136,25 @@ def test_logits_are_those_of_the_distribution() -> None:
     for action in range(5):
         expected = torch.log_softmax(logits, dim=-1)[0, action]
         torch.testing.assert_close(distribution.log_prob(torch.tensor([action]))[0], expected)
+
+
+def test_discrete_actions_are_those_of_sb3() -> None:
+    """The same draws from the same random numbers, probabilities and gradients; nothing that is impossible is drawn."""
+    never = -1e8
+    logits = (2 * torch.randn(3000, 4)).index_fill_(1, torch.tensor([2]), never).requires_grad_()
+    found = []
+    for distribution in (
+        build("identity", spaces.Box(-1, 1, (4,)), spaces.Discrete(4)).distribution(logits),
+        CategoricalDistribution(4).proba_distribution(logits),
+    ):
+        torch.manual_seed(0)
+        actions, likeliest = distribution.get_actions(), distribution.get_actions(deterministic=True)
+        log_probs, entropy = distribution.log_prob(actions), distribution.entropy()
+        assert entropy is not None
+        gradient = torch.autograd.grad((log_probs + entropy).sum(), logits)[0]
+        found.append((actions, likeliest, log_probs.detach(), entropy.detach(), gradient))
+    torch.testing.assert_close(*found)
+    assert set(found[0][0].tolist()) == {0, 1, 3}
 
 
 def test_the_deviation_of_continuous_actions_is_learned() -> None:
