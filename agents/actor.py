@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rmc_rl.cores import Recording, State, unchanged_weights
+from rmc_rl.cores import State, unchanged_weights
 from rmc_rl.masks import ACTION_MASK, check_mask
-from rmc_rl.network import NetworkOutput, Observation, RecurrentActorCritic
+from rmc_rl.network import NetworkOutput, NetworkRecording, Observation, RecurrentActorCritic
 from rmc_rl.policies import to_env_actions
 
 from .hyperparameters import Hyperparameters
@@ -66,14 +66,14 @@ class Actor:
 
     @torch.no_grad()
     def unroll(
-        self, on_step: OnStep, trajectory: Trajectory | None = None, recording: Recording | None = None
+        self, on_step: OnStep, trajectory: Trajectory | None = None, recording: NetworkRecording | None = None
     ) -> Trajectory | None:
         """The next unroll; None if `on_step` said stop.
 
         Args:
             on_step: called after each vector step.
             trajectory: where to write it; None for the actor's own, which the next call writes over.
-            recording: of `network.record`, where to keep what the core computes, of the T + 1 observations.
+            recording: of `network.record`, where to keep what is computed, of the T + 1 observations.
 
         Raises:
             FloatingPointError: the environment gave an observation or a reward that is not finite.
@@ -91,11 +91,13 @@ class Actor:
                 self._run(trajectory, self.settings.unroll_length, recording)
         return trajectory
 
-    def _run(self, trajectory: Trajectory, t: int, recording: Recording | None = None) -> tuple[NetworkOutput, State]:
+    def _run(
+        self, trajectory: Trajectory, t: int, recording: NetworkRecording | None = None
+    ) -> tuple[NetworkOutput, State]:
         """The network at step t, and the core's state after it."""
         return self.network.step(trajectory.observation(t), self.state, trajectory.starts[t], recording)
 
-    def _step(self, trajectory: Trajectory, t: int, on_step: OnStep, recording: Recording | None) -> bool:
+    def _step(self, trajectory: Trajectory, t: int, on_step: OnStep, recording: NetworkRecording | None) -> bool:
         self._write_observation(trajectory, t)
         output, self.state = self._run(trajectory, t, recording)
         distribution = self.network.distribution(output.policy)

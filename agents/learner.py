@@ -4,8 +4,7 @@ import torch
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import Tensor
 
-from rmc_rl.cores import Recording
-from rmc_rl.network import RecurrentActorCritic
+from rmc_rl.network import NetworkRecording, RecurrentActorCritic
 
 from . import replicas
 from .hyperparameters import Hyperparameters
@@ -26,12 +25,12 @@ class Learner:
         self.entropy_cost = settings.entropy_cost
         """The present one, where it follows a schedule."""
 
-    def update(self, trajectory: Trajectory, recording: Recording | None = None) -> dict[str, float]:
+    def update(self, trajectory: Trajectory, recording: NetworkRecording | None = None) -> dict[str, float]:
         """One step on the trajectory's loss; returns what to log.
 
         Args:
             trajectory: a batch of unrolls.
-            recording: what the core has computed of them with the present parameters, if that was kept.
+            recording: what has been computed of them with the present parameters, if that was kept.
 
         Raises:
             FloatingPointError: the gradient is not finite; the parameters stay as they were.
@@ -46,7 +45,9 @@ class Learner:
         self.optimizer.step()
         return {name: tensor.item() for name, tensor in {**metrics, "loss": loss, "gradient_norm": norm}.items()}
 
-    def loss(self, trajectory: Trajectory, recording: Recording | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, trajectory: Trajectory, recording: NetworkRecording | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to be minimised, and its parts, which are means over all steps, whatever the loss is."""
         settings = self.settings
         inputs = trajectory.observations, trajectory.initial_state, trajectory.starts

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Protocol
 
-from rmc_rl.cores import Recording
+from rmc_rl.network import NetworkRecording
 
 from .actor import Actor, OnStep
 from .trajectory import Trajectory
@@ -13,8 +13,8 @@ class Source(Protocol):
     """Batches of unrolls, one after the other."""
 
     @property
-    def recording(self) -> Recording | None:
-        """What the core has computed of the last batch with the learner's present parameters, if that was kept."""
+    def recording(self) -> NetworkRecording | None:
+        """What the network has computed of the last batch with the learner's present parameters, if that was kept."""
 
     @property
     def has_batch(self) -> bool:
@@ -46,7 +46,7 @@ class LockStep:
 
     def __init__(self, actor: Actor, batch_size: int) -> None:
         self.actor, self.batch_size = actor, batch_size
-        self.recording: Recording | None = None
+        self.recording: NetworkRecording | None = None
         num_envs = actor.env.num_envs
         self.trajectory = (
             Trajectory.allocate(actor.settings.unroll_length, batch_size, actor.network, actor.device)
@@ -67,8 +67,8 @@ class LockStep:
             self.left.extend(self.trajectory.split(self.batch_size))
         return self.left.popleft()
 
-    def _record(self) -> Recording | None:
-        """Where the actor keeps the core's part, which the learner would compute again, if a batch is one unroll."""
+    def _record(self) -> NetworkRecording | None:
+        """Where the actor keeps what it computes, which the learner would compute again, if a batch is one unroll."""
         if self.batch_size == self.actor.env.num_envs:
             self.recording = self.actor.network.record(self.actor.settings.unroll_length + 1, self.batch_size)
         return self.recording

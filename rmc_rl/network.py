@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from .categorical import LeanCategorical
 from .cores import Recording, State, make_core
 from .cores.core import check_positive
+from .cores.layer_recording import LayerRecording
 from .cores.linear import Linear
 from .encoders import ResidualBlock, make_encoder
 from .masks import ACTION_MASK, has_mask, mask_policy, without_mask
 
 Precision = Literal["fp32", "bf16"]
+NOT_RECORDED = nullcontext()
 Observation = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor, or a dict of them for a Dict space."""
 
@@ -31,6 +33,17 @@ class NetworkOutput(NamedTuple):
     """[T, B, P]: parameters of the action distribution (masked logits; means of continuous actions)."""
     value: Tensor
     """[T, B]: the expected discounted (scaled) return."""
+
+
+class NetworkRecording(NamedTuple):
+    """The steps of an unroll, taken one by one, and kept: what an actor has computed, its learner need not.
+
+    Made by `RecurrentActorCritic.record`. No weight may change between the first step and the gradient.
+    """
+
+    layers: LayerRecording
+    core: Recording | None
+    """None if the core cannot be recorded."""
 
 
 class RecurrentActorCritic(nn.Module):
@@ -83,13 +96,13 @@ class RecurrentActorCritic(nn.Module):
     def initial_state(self, batch_size: int) -> State:
         return self.core.initial_state(batch_size)
 
-    def record(self, num_steps: int, batch_size: int) -> Recording | None:
-        """Where `step` keeps so many steps for `forward`, as `Core.record`."""
+    def record(self, num_steps: int, batch_size: int) -> NetworkRecording:
+        """Where `step` keeps so many steps for `forward`, as far as they can be kept."""
         with self._autocast(next(self.parameters()).device):
-            return self.core.record(num_steps, batch_size)
+            return NetworkRecording(LayerRecording(num_steps), self.core.record(num_steps, batch_size))
 
     def forward(
-        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+        self, observations: Observation, state: State, starts: Tensor, recording: NetworkRecording | None = None
     ) -> tuple[NetworkOutput, State]:
         """Unroll over T steps.
 
@@ -97,22 +110,29 @@ class RecurrentActorCritic(nn.Module):
             observations: raw observations of the space, each part [T, B, ...].
             state: the core's state before step 0, leaves [B, ...].
             starts: bool [T, B], whether the step begins an episode.
-            recording: where `step` has kept the core's part of these very steps, with these weights.
+            recording: where `step` has kept what it computed of these very steps, with these weights.
 
         Returns:
             the heads' outputs at every step, and the state after the last.
         """
-        return self._forward(observations, state, starts, (recording or self.core).unroll)
+        if recording is None:
+            return self._forward(observations, state, starts, self.core.unroll)
+        unroll = (recording.core or self.core).unroll
+        return self._forward(observations, state, starts, unroll, recording.layers.unroll())
 
     def step(
-        self, observations: Observation, state: State, starts: Tensor, recording: Recording | None = None
+        self, observations: Observation, state: State, starts: Tensor, recording: NetworkRecording | None = None
     ) -> tuple[NetworkOutput, State]:
         """One step of a batch: `forward` without the time axis, observations [B, ...] and starts [B].
 
         With a recording, the step is its next one.
         """
-        run = recording.step if recording else self.core.unroll
-        output, state = self._forward(add_time(observations), state, starts.unsqueeze(0), run)
+        one_step = add_time(observations), state, starts.unsqueeze(0)
+        if recording is None:
+            output, state = self._forward(*one_step, self.core.unroll)
+        else:
+            run = recording.core.step if recording.core else self.core.unroll
+            output, state = self._forward(*one_step, run, recording.layers.step())
         return NetworkOutput(output.policy[0], output.value[0]), state
 
     def _forward(
@@ -121,10 +141,13 @@ class RecurrentActorCritic(nn.Module):
         state: State,
         starts: Tensor,
         unroll: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
+        layers: AbstractContextManager[object] = NOT_RECORDED,
     ) -> tuple[NetworkOutput, State]:
         num_steps, batch_size = starts.shape
         with self._autocast(starts.device):
-            x = self._embed(flatten_time(observations)).view(num_steps, batch_size, -1)  # [T, B, embedding]
+            with layers:
+                embedded = self._embed(flatten_time(observations))
+            x = embedded.view(num_steps, batch_size, -1)  # [T, B, embedding]
             outputs, next_state = unroll(x, state, starts)  # [T, B, O]
         outputs = outputs.to(self.value_head.weight.dtype)
         state = tuple(after.to(before.dtype) for before, after in zip(state, next_state, strict=True))

@@ -1,6 +1,7 @@
 """The unrolls of LSTM and GRU as one operation each with its own gradient, on the compiled kernels.
 
-What depends on the input alone is one matrix product for all steps, and so is each weight's gradient.
+What depends on the input alone is one matrix product for all steps. Backwards, all of a step is done while it is in the
+cache, and the weights' gradients come from blocks of steps.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import gated_kernels as kernels
 from .native import FusedRecording, Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
-from .products import affine, backward_operand, forward_operand, input_gradient, layer_gradients
+from .outer_products import OuterProducts
+from .products import affine, backward_operand, forward_operand, outer_products, weight_gradients
 
 if TYPE_CHECKING:
     from .core import Core, State
@@ -155,13 +158,17 @@ class FusedLSTM(torch.autograd.Function):
             )
         saved: kernels.Saved = ctx.loan.workspace
         grad_h, grad_c = torch.zeros(h.shape), grad_last_c.clone(memory_format=torch.contiguous_format)
-        grad_gates = torch.empty(saved.gates.shape)  # [T, B, 4 H]
-        inputs = array(grad_outputs), array(starts), backward_operand(core.cell.weight_hh, ctx.precision), saved
-        written = grad_h.numpy(), grad_c.numpy(), grad_gates.numpy()
-        in_parts(len(h), lambda b0, b1: kernels.lstm_backward(b0, b1, *inputs, *written))
-        grad_x = input_gradient(grad_gates, core.cell.weight_ih, ctx.precision)
-        weight_ih, bias = layer_gradients(grad_gates, x, ctx.precision)
-        weight_hh, _ = layer_gradients(grad_gates, torch.from_numpy(saved.h), ctx.precision)
+        grad_x = torch.empty(x.shape)
+        inputs = array(grad_outputs), array(x), array(starts), *_backward_operands(core.cell, ctx.precision), saved
+        written = grad_h.numpy(), grad_c.numpy(), grad_x.numpy()
+        sizes = 4 * core.output_size, x.shape[2], core.output_size
+
+        def part(b0: int, b1: int) -> OuterProducts:
+            products = outer_products(*sizes, ctx.precision)
+            kernels.lstm_backward(b0, b1, *inputs, *written, products)
+            return products
+
+        weight_ih, weight_hh, bias = weight_gradients(in_parts(len(h), part), *sizes[1:])
         return None, None, None, None, grad_x, grad_h, grad_c, weight_ih, weight_hh, bias, bias
 
 
@@ -193,15 +200,25 @@ class FusedGRU(torch.autograd.Function):
         if must_loop(core, parameters):
             return None, None, None, None, *loop_gradients(core, starts, x, (h,), parameters, (grad_outputs,))
         saved: kernels.Saved = ctx.loan.workspace
-        grad_h = torch.zeros(h.shape)
-        grad_gates, grad_from_input = torch.empty(2, *saved.gates.shape)  # each [T, B, 3 H]
-        inputs = array(grad_outputs), array(starts), backward_operand(core.cell.weight_hh, ctx.precision), saved
-        written = grad_h.numpy(), grad_gates.numpy(), grad_from_input.numpy(), empty(*h.shape)
-        in_parts(len(h), lambda b0, b1: kernels.gru_backward(b0, b1, *inputs, *written))
-        grad_x = input_gradient(grad_from_input, core.cell.weight_ih, ctx.precision)
-        weight_ih, bias_ih = layer_gradients(grad_from_input, x, ctx.precision)
-        weight_hh, bias_hh = layer_gradients(grad_gates, torch.from_numpy(saved.h), ctx.precision)
+        grad_h, grad_x = torch.zeros(h.shape), torch.empty(x.shape)
+        inputs = array(grad_outputs), array(x), array(starts), *_backward_operands(core.cell, ctx.precision), saved
+        num_gates, size, input_size = 3 * core.output_size, core.output_size, x.shape[2]
+
+        def part(b0: int, b1: int) -> tuple[OuterProducts, OuterProducts]:
+            of_state = outer_products(num_gates, size, 0, ctx.precision)
+            of_input = outer_products(num_gates, input_size, 0, ctx.precision)
+            kernels.gru_backward(b0, b1, *inputs, grad_h.numpy(), grad_x.numpy(), of_state, of_input)
+            return of_state, of_input
+
+        of_state, of_input = zip(*in_parts(len(h), part), strict=True)
+        weight_hh, _, bias_hh = weight_gradients(of_state, size, 0)
+        weight_ih, _, bias_ih = weight_gradients(of_input, input_size, 0)
         return None, None, None, None, grad_x, grad_h, weight_ih, weight_hh, bias_ih, bias_hh
+
+
+def _backward_operands(cell: torch.nn.RNNCellBase, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The weights [G H, H] and [G H, I], for products of the gates' gradient."""
+    return backward_operand(cell.weight_hh, precision), backward_operand(cell.weight_ih, precision)
 
 
 def _borrow(kind: Literal["lstm", "gru"], core: Core, steps: int, batch: int) -> Loan[kernels.Saved]:

@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .layer_recording import recorded
 from .native import Precision, precision_here
 from .products import affine, input_gradient, layer_gradients
 
@@ -15,7 +16,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):  # heeded by now
         if torch.is_grad_enabled():
             return cast(Tensor, cast(Any, FusedLinear).apply(precision, x.float(), weight, bias))
-        return affine(x.float(), weight, bias, precision)
+        return recorded(lambda: affine(x.float(), weight, bias, precision))
 
 
 class FusedLinear(torch.autograd.Function):
@@ -25,7 +26,7 @@ class FusedLinear(torch.autograd.Function):
     def forward(ctx: Any, precision: Precision, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.precision = precision
         ctx.save_for_backward(x, weight)
-        return affine(x, weight, bias, precision)
+        return recorded(lambda: affine(x, weight, bias, precision))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

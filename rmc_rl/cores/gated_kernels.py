@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compilation import compiled
+from .compilation import compiled, compiled_with_memory
 from .matmul import multiply
+from .outer_products import take
 from .primitives import sigmoid, tanh
 
 
@@ -67,18 +68,35 @@ def _lstm_step(gates: Any, c: Any, tanh_c: Any, output: Any, next_c: Any) -> Non
         output[d] = shown[d] * tanh_c[d]
 
 
-@compiled
+@compiled_with_memory
 def lstm_backward(
-    b0: int, b1: int, grad_outputs: Any, starts: Any, weight: Any, saved: Any, grad_h: Any, grad_c: Any, grad_gates: Any
+    b0: int,
+    b1: int,
+    grad_outputs: Any,
+    x: Any,
+    starts: Any,
+    to_state: Any,
+    to_input: Any,
+    saved: Any,
+    grad_h: Any,
+    grad_c: Any,
+    grad_x: Any,
+    products: Any,
 ) -> None:
-    """grad_gates [T, B, 4 H], before the nonlinearities; grad_h, grad_c [B, H]: of the last state, then the first."""
+    """grad_x [T, B, I]; grad_h, grad_c [B, H]: of the last state, then the first; products: of the gates with [x, h].
+
+    to_state and to_input are the weights [4 H, H] and [4 H, I]. All of a step is done while it is in the cache.
+    """
+    grad = np.empty((b1 - b0, saved.gates.shape[2]), np.float32)  # of the gates, before the nonlinearities
     for t in range(starts.shape[0] - 1, -1, -1):
         for b in range(b0, b1):
             _add(grad_outputs[t, b], grad_h[b])
             _lstm_step_backward(
-                grad_h[b], grad_c[b], saved.gates[t, b], saved.inner[t, b], saved.tanh_c[t, b], grad_gates[t, b]
+                grad_h[b], grad_c[b], saved.gates[t, b], saved.inner[t, b], saved.tanh_c[t, b], grad[b - b0]
             )
-        multiply(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
+        multiply(grad, to_state, grad_h[b0:b1], False)
+        multiply(grad, to_input, grad_x[t, b0:b1], False)
+        take(products, grad, 0, grad.shape[1], x[t, b0:b1], saved.h[t, b0:b1])
         for b in range(b0, b1):
             if starts[t, b]:
                 grad_h[b] = np.float32(0)
@@ -134,41 +152,41 @@ def _gru_step(gates: Any, from_input: Any, h: Any, inner: Any, output: Any) -> N
         output[d] = candidate[d] + update[d] * (h[d] - candidate[d])
 
 
-@compiled
+@compiled_with_memory
 def gru_backward(
     b0: int,
     b1: int,
     grad_outputs: Any,
+    x: Any,
     starts: Any,
-    weight: Any,
+    to_state: Any,
+    to_input: Any,
     saved: Any,
     grad_h: Any,
-    grad_gates: Any,
-    grad_from_input: Any,
-    kept: Any,
+    grad_x: Any,
+    products: Any,
+    input_products: Any,
 ) -> None:
-    """grad_gates, grad_from_input [T, B, 3 H]: of the state's and the input's part; grad_h [B, H] as for the LSTM.
-
-    kept [B, H] is scratch.
-    """
+    """As `lstm_backward`; the candidate has one gradient for the state, in products, and one for the input."""
+    rows, width, size = b1 - b0, saved.gates.shape[2], saved.h.shape[2]
+    grad, grad_input = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
+    kept, nothing = np.empty((rows, size), np.float32), np.empty((rows, 0), np.float32)
     for t in range(starts.shape[0] - 1, -1, -1):
         for b in range(b0, b1):
+            r = b - b0
             _add(grad_outputs[t, b], grad_h[b])
             _gru_step_backward(
-                grad_h[b],
-                saved.gates[t, b],
-                saved.h[t, b],
-                saved.inner[t, b],
-                grad_gates[t, b],
-                grad_from_input[t, b],
-                kept[b],
+                grad_h[b], saved.gates[t, b], saved.h[t, b], saved.inner[t, b], grad[r], grad_input[r], kept[r]
             )
-        multiply(grad_gates[t, b0:b1], weight, grad_h[b0:b1], False)
+        multiply(grad, to_state, grad_h[b0:b1], False)
+        multiply(grad_input, to_input, grad_x[t, b0:b1], False)
+        take(products, grad, 0, width, saved.h[t, b0:b1], nothing)
+        take(input_products, grad_input, 0, width, x[t, b0:b1], nothing)
         for b in range(b0, b1):
             if starts[t, b]:
                 grad_h[b] = np.float32(0)
             else:
-                _add(kept[b], grad_h[b])
+                _add(kept[b - b0], grad_h[b])
 
 
 @compiled

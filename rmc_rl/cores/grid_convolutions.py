@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import grid_kernels as kernels
+from .layer_recording import recorded
 from .native import array, in_parts
 
 Channels = Literal["first", "last"]
@@ -32,7 +33,7 @@ def convolve(images: Tensor, channels: Channels, *parameters: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled():
             return cast(Tensor, cast(Any, GridConvolutions).apply(images, channels, *parameters))
-        return _forward(images, channels, *parameters)
+        return recorded(lambda: _forward(images, channels, *parameters))
 
 
 def convolve_in_torch(
@@ -49,7 +50,7 @@ class GridConvolutions(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, channels: Channels, *parameters: Tensor) -> Tensor:
-        features, ctx.channels = _forward(images, channels, *parameters), channels
+        features, ctx.channels = recorded(lambda: _forward(images, channels, *parameters)), channels
         ctx.save_for_backward(images, features, *parameters)
         return features
 

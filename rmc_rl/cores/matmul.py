@@ -1,4 +1,4 @@
-"""Matrix products for compiled code: x @ M, and the sum of outer products that a weight's gradient is.
+"""Matrix products for compiled code: x @ M; for the sum of outer products that a gradient is, see `outer_products`.
 
 M comes as an *operand*, made by `products.operand`, whose form says how to multiply:
 - float32 [panels, inner, COLUMNS]: M [inner, columns] in parts of COLUMNS, zeros at the end; multiplied in `tiles`.
@@ -18,9 +18,6 @@ from .blas import BF16_GEMM
 from .compilation import compiled, compiled_with_memory
 from .storage import rounded, value
 from .tiles import COLUMNS, ROWS, TILES
-
-BLOCK = 128
-"""Steps of a sum of outer products for which its operands are laid out side by side: so many stay in the cache."""
 
 _full, _four, _two, _one = (TILES[rows] for rows in (ROWS, 4, 2, 1))
 # The Fortran interface takes addresses only: here as integers, which are passed alike.
@@ -140,96 +137,10 @@ def _panel(
 
 
 @compiled_with_memory
-def add_outer_products(grad: Any, x: Any, o0: int, o1: int, form: Any, out: Any, sums: Any) -> None:
-    """Rows [o0, o1) of out [O, I] += grad [R, O]^T @ x [R, I], and of sums [O] += the sum of grad's rows.
-
-    grad and x are multiplied in the type of the array `form`, whatever theirs.
-    """
-    _add_by_form(grad, x, o0, o1, form, out, sums)
-
-
-def _add_by_form(grad: Any, x: Any, o0: int, o1: int, form: Any, out: Any, sums: Any) -> None:
-    """`add_outer_products`, for what Numba compiles in its place by the types."""
-
-
-@overload(_add_by_form, strict=False)
-def _add_outer_products(grad: Any, x: Any, o0: Any, o1: Any, form: Any, out: Any, sums: Any) -> Any:
-    per_step = 1 if isinstance(form.dtype, types.Float) else 2  # rows of grad and x
-    dtype = np.float32 if per_step == 1 else np.uint16
-
-    def add(grad: Any, x: Any, o0: Any, o1: Any, form: Any, out: Any, sums: Any) -> None:
-        most = min(BLOCK, (len(grad) + per_step - 1) // per_step)
-        grads = np.zeros(((o1 - o0 + ROWS - 1) // ROWS, most, ROWS * per_step), dtype)
-        inputs = np.zeros(((x.shape[1] + COLUMNS - 1) // COLUMNS, most, COLUMNS * per_step), dtype)
-        for begin in range(0, len(grad), most * per_step):
-            end = min(begin + most * per_step, len(grad))
-            steps = (end - begin + per_step - 1) // per_step
-            _lay_out(grad[begin:end], o0, o1, ROWS, grads)
-            _lay_out(x[begin:end], 0, x.shape[1], COLUMNS, inputs)
-            _add_up(grad[begin:end], o0, o1, sums)
-            _panels(grads.ctypes.data, most * ROWS * 4, 4, ROWS * 4, inputs, steps, out[o0:o1], True)
-
-    return add
-
-
-@compiled
-def _add_up(rows: Any, c0: int, c1: int, sums: Any) -> None:
-    for r in range(rows.shape[0]):
-        for c in range(np.uintp(c0), np.uintp(c1)):
-            sums[c] += value(rows[r, c])
-
-
-def _lay_out(rows: Any, c0: int, c1: int, width: int, out: Any) -> None:
-    """Columns [c0, c1) of rows [R, C] to out [parts, steps, width], or [parts, steps, width * 2] in bfloat16.
-
-    In bfloat16 a last row without another is paired with zeros.
-    """
-
-
-# On flat arrays, with unsigned places and a constant width: so the compiler makes a few instructions of a row's part.
-
-
-@overload(_lay_out, strict=False, prefer_literal=True)
-def _lay_out_by_form(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> Any:
-    constant = np.uintp(width.literal_value)
-    one, two = np.uintp(1), np.uintp(2)
-
-    def singles(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> None:
-        source, target, row = rows.reshape(rows.size), out.reshape(out.size), np.uintp(rows.shape[1])
-        for part in range(np.uintp(out.shape[0])):
-            begin, place = np.uintp(c0) + part * constant, part * np.uintp(out.shape[1]) * constant
-            count = min(constant, np.uintp(c1) - begin)
-            for r in range(np.uintp(rows.shape[0])):
-                if count == constant:
-                    for c in range(constant):
-                        target[place + r * constant + c] = source[r * row + begin + c]
-                else:
-                    for c in range(count):
-                        target[place + r * constant + c] = source[r * row + begin + c]
-
-    def pairs(rows: Any, c0: Any, c1: Any, width: Any, out: Any) -> None:
-        source, target, row = rows.reshape(rows.size), out.reshape(out.size), np.uintp(rows.shape[1])
-        for part in range(np.uintp(out.shape[0])):
-            begin, place = np.uintp(c0) + part * constant, part * np.uintp(out.shape[1]) * constant * two
-            count = min(constant, np.uintp(c1) - begin)
-            for step in range(np.uintp(rows.shape[0]) // two):
-                first, there = step * two * row + begin, place + step * constant * two
-                if count == constant:
-                    for c in range(constant):
-                        target[there + c + c] = rounded(value(source[first + c]))
-                        target[there + c + c + one] = rounded(value(source[first + row + c]))
-                else:
-                    for c in range(count):
-                        target[there + c + c] = rounded(value(source[first + c]))
-                        target[there + c + c + one] = rounded(value(source[first + row + c]))
-            if rows.shape[0] % 2 == 1:
-                last = np.uintp(rows.shape[0]) - one
-                for c in range(count):
-                    there = place + (last // two) * constant * two + c + c
-                    target[there] = rounded(value(source[last * row + begin + c]))
-                    target[there + one] = np.uint16(0)
-
-    return singles if isinstance(out.dtype, types.Float) else pairs
+def add_in_tiles(grads: Any, inputs: Any, steps: int, out: Any) -> None:
+    """out [O, columns] += grad^T @ x, for the first steps of both as `outer_products` lays them out."""
+    most = grads.shape[1]
+    _panels(grads.ctypes.data, most * ROWS * 4, 4, ROWS * 4, inputs, steps, out, True)
 
 
 # --- In the library --------------------------------------------------------------------------------------------------
@@ -244,8 +155,8 @@ def _multiply_in_library(x: Any, operand: Any, out: Any, accumulate: bool) -> No
 
 
 @compiled_with_memory
-def add_outer_products_in_library(grad: Any, x: Any, out: Any) -> None:
-    """out [O, I] += grad [R, O]^T @ x [R, I], both in bfloat16."""
+def add_in_library(grad: Any, x: Any, out: Any) -> None:
+    """out [O, columns] += grad [R, O]^T @ x [R, columns], both in bfloat16."""
     outputs, inputs = out.shape
     sizes = np.array([inputs, outputs, x.shape[0], inputs, outputs, inputs], np.int32)
     _gemm(np.array([ord("N"), ord("T")], np.uint8), sizes, x, grad, out, True)

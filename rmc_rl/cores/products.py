@@ -3,6 +3,8 @@
 What was stored in less than float32 (`storage`) comes as tensors of uint16.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,9 +13,10 @@ from torch.nn import functional as F
 
 from . import blas
 from .core import kept_of_weights
-from .matmul import add_outer_products, add_outer_products_in_library, multiply
+from .matmul import multiply
 from .native import Precision, array, in_parts
-from .tiles import COLUMNS
+from .outer_products import BLOCK, OuterProducts, finish, take
+from .tiles import COLUMNS, ROWS
 
 
 def forward_operand(weight: Tensor, precision: Precision) -> NDArray[np.generic]:
@@ -69,16 +72,40 @@ def _multiply(x: Tensor, operand: NDArray[np.generic], columns: int) -> Tensor:
 
 def layer_gradients(grad: Tensor, x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
     """Of a linear layer's weight [O, I] and bias [O], from grad [..., O] and x [..., I], over all steps and rows."""
-    grad, x = grad.flatten(0, -2), x.flatten(0, -2)
-    weight, bias = torch.zeros(grad.shape[1], x.shape[1]), torch.zeros(grad.shape[1])
-    if precision == "bf16" and blas.IS_FAST:
-        grad, x = _bits(grad), _bits(x)
-        ones = torch.ones(len(grad), 1, dtype=torch.bfloat16).view(torch.uint16)
-        add_outer_products_in_library(array(grad), array(x), weight.numpy())
-        add_outer_products_in_library(array(grad), array(ones), bias.unsqueeze(1).numpy())
+    grads, inputs = array(grad.flatten(0, -2)), array(x.flatten(0, -2))
+
+    def part(o0: int, o1: int) -> tuple[Tensor, Tensor]:
+        products = outer_products(o1 - o0, inputs.shape[1], 0, precision)
+        take(products, grads, o0, o1, inputs, inputs[:, :0].copy())
+        weight, _, bias = weight_gradients([products], inputs.shape[1], 0)
         return weight, bias
-    form = np.empty(0, np.float32 if precision == "fp32" else np.uint16)
-    arguments = array(grad), array(x)
-    results = form, weight.numpy(), bias.numpy()
-    in_parts(len(weight), lambda o0, o1: add_outer_products(*arguments, o0, o1, *results))
-    return weight, bias
+
+    weights, biases = zip(*in_parts(grads.shape[1], part), strict=True)
+    return torch.cat(weights), torch.cat(biases)
+
+
+def outer_products(outputs: int, inputs: int, more_inputs: int, precision: Precision) -> OuterProducts:
+    """None yet, of grad [R, outputs] with x [R, inputs] and h [R, more_inputs]."""
+    parts, columns = -(-outputs // ROWS), _padded(inputs) + _padded(more_inputs)
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    if precision == "bf16" and blas.IS_FAST:
+        shapes = (BLOCK, outputs), (BLOCK, columns)
+    else:
+        together = 1 if precision == "fp32" else 2
+        shapes = (parts, BLOCK, ROWS * together), (columns // COLUMNS, BLOCK, COLUMNS * together)
+    grads, inputs_block = (np.zeros(shape, np.float32 if precision == "fp32" else np.uint16) for shape in shapes)
+    weight, bias = np.zeros((outputs, columns), np.float32), np.zeros(outputs, np.float32)
+    return OuterProducts(grads, inputs_block, np.zeros(1, np.int64), weight, bias)
+
+
+def weight_gradients(parts: Sequence[OuterProducts], inputs: int, more_inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums of all rows that parts of a batch have taken: [O, inputs], [O, more_inputs] and, of grad alone, [O]."""
+    for products in parts:
+        finish(products)
+    weight = torch.from_numpy(sum(products.weight for products in parts))
+    bias = torch.from_numpy(sum(products.bias for products in parts))
+    return weight[:, :inputs], weight.narrow(1, weight.shape[1] - _padded(more_inputs), more_inputs), bias
+
+
+def _padded(columns: int) -> int:
+    return -(-columns // COLUMNS) * COLUMNS

@@ -630,7 +630,8 @@ def test_the_learner_takes_over_what_the_actor_has_computed(core: str) -> None:
         plain = unroll(without)
         assert recorded is not None
         torch.testing.assert_close(recorded.rewards, plain.rewards)
-        assert (source.recording is not None) == (core != "identity")
+        assert source.recording is not None
+        assert (source.recording.core is not None) == (core != "identity")
         learner.update(recorded, source.recording)
         source.updated()
         assert source.recording is None, "the parameters have changed"

@@ -12,8 +12,9 @@ from torch import nn
 
 from rmc_rl.cores import blas, tiles
 from rmc_rl.cores.linear import Linear
-from rmc_rl.cores.matmul import BLOCK, multiply
+from rmc_rl.cores.matmul import multiply
 from rmc_rl.cores.native import BF16_IS_FAST
+from rmc_rl.cores.outer_products import BLOCK
 from rmc_rl.cores.products import backward_operand, forward_operand, layer_gradients
 
 needs_bf16_tiles = pytest.mark.skipif(not tiles.HAS_BF16, reason="no vector instructions for bfloat16 here")

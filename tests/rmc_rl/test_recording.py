@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from rmc_rl.cores import DNC, GRU, LSTM, DeepLSTM, IdentityCore, RelationalMemory, native
 from rmc_rl.cores.native import Loan
+from rmc_rl.network import RecurrentActorCritic
 
 RMC = {"input_size": 3, "mem_slots": 2, "head_size": 5, "num_heads": 2}
 CORES = [
@@ -127,3 +129,58 @@ def test_memory_is_used_again(kind, configuration):
 )
 def test_what_is_not_fused_is_not_recorded(core):
     assert core.record(STEPS, BATCH) is None
+
+
+# The whole network
+
+IMAGE_AND_VECTOR = spaces.Dict({"image": spaces.Box(0, 1, (5, 4, 3)), "vector": spaces.Box(-1, 1, (2,))})
+
+
+def _make_network(core, precision="fp32"):
+    torch.manual_seed(0)
+    network = RecurrentActorCritic(IMAGE_AND_VECTOR, spaces.Discrete(3), core, embedding_size=9, precision=precision)
+    observations = {key: torch.rand(STEPS, BATCH, *part.shape) for key, part in IMAGE_AND_VECTOR.items()}
+    return network, observations, torch.rand(STEPS, BATCH) < 0.3
+
+
+@torch.no_grad()
+def _record_network(network, observations, starts):
+    recording, state = network.record(STEPS, BATCH), network.initial_state(BATCH)
+    for t in range(STEPS):
+        _, state = network.step({key: part[t] for key, part in observations.items()}, state, starts[t], recording)
+    return recording
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=PRECISIONS[1].marks)])
+@pytest.mark.parametrize("core", ["lstm", "identity", "mingru"])
+def test_a_recorded_network_is_the_network(core, precision):
+    """Whether its core is recorded or not: outputs and all gradients."""
+    network, observations, starts = _make_network(core, precision)
+
+    def outputs_and_gradients(recording):
+        output, _ = network(observations, network.initial_state(BATCH), starts, recording)
+        loss = output.policy.square().sum() + output.value.sum()
+        return [*output, *torch.autograd.grad(loss, list(network.parameters()))]
+
+    found = outputs_and_gradients(_record_network(network, observations, starts))
+    for one, other in zip(found, outputs_and_gradients(None), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.detach().abs().max() + 1))
+
+
+def test_recorded_layers_compute_nothing_again():
+    network, observations, starts = _make_network("identity")
+    recording = _record_network(network, observations, starts)
+    convolutions, embedding = recording.layers.outputs
+    embedding.fill_(2.0)
+    output, _ = network(observations, (), starts, recording)
+    constant = torch.full((1, 1, 9), 2.0)
+    assert convolutions.shape[:2] == (STEPS, BATCH)
+    torch.testing.assert_close(output.value, network.value_head(constant)[..., 0].expand(STEPS, BATCH))
+
+
+def test_a_recording_has_no_effect_outside():
+    network, observations, starts = _make_network("lstm")
+    expected, _ = network(observations, network.initial_state(BATCH), starts)
+    _record_network(network, {key: -part for key, part in observations.items()}, starts)
+    found, _ = network(observations, network.initial_state(BATCH), starts)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
