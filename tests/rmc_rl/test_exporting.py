@@ -174,7 +174,7 @@ def test_the_example_is_legal(kind: str) -> None:
 def test_models_of_recurrent_ppo(tmp_path: Path) -> None:
     """Whose states are another pair in `predict`, and the core's own in the file."""
     kwargs = {"core_kwargs": {"mem_slots": 3, "head_size": 5, "num_heads": 2}, "embedding_size": 11}
-    model = RecurrentPPO("RMCPolicy", "CartPole-v1", policy_kwargs=kwargs, device="cpu", seed=3)
+    model = RecurrentPPO("RMCPolicy", "CartPole-v1", policy_kwargs=kwargs, device="cpu", seed=2)
     sharpened(model.policy)  # type: ignore[arg-type]
     rmc_rl.export(model, tmp_path / "policy.pt2")
     exported = torch.export.load(tmp_path / "policy.pt2").module()
