@@ -208,7 +208,7 @@ def test_states_and_starts_that_do_not_fit_are_rejected(name: str) -> None:
     observation = stack(rows)
     _, state = policy.predict(observation)
     for wrong in (tuple(leaf[:1] for leaf in state), (), state + state, tuple(leaf[..., :-1] for leaf in state)):
-        with pytest.raises(ValueError, match=r"state must be None or arrays of shapes \[\(3, .*\] for this batch, got"):
+        with pytest.raises(ValueError, match=r"state must be None or what .* of shapes \[\(3, .*\], got"):
             policy.predict(observation, wrong)
     for wrong_starts in (np.array([True]), np.array(True), np.ones((3, 1), bool)):
         with pytest.raises(ValueError, match=r"episode_start must have shape \(3,\), got"):
