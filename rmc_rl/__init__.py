@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .after_import import after_import
+from .refusals import add_refusals
 
 if TYPE_CHECKING:
     from .cores import CORES, GRU, LSTM, Core, IdentityCore, MinGRU, RelationalMemory, State, make_core, register_core
@@ -39,3 +40,5 @@ def __getattr__(name: str) -> Any:
 
 # RecurrentPPO learns of our policies when it is imported, before or after this; not here, since it takes torch.
 after_import("sb3_contrib.ppo_recurrent.ppo_recurrent", lambda: import_module(".contrib", __name__))
+for _package in ("stable_baselines3", "sb3_contrib"):
+    after_import(_package, lambda package=_package: add_refusals(package))  # type: ignore[misc]

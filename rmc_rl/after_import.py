@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
@@ -26,7 +26,8 @@ class _Watch(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self.module:
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        others = (finder.find_spec for finder in list(sys.meta_path) if finder is not self)
+        spec = next((spec for find in others if (spec := find(fullname, path, target)) is not None), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

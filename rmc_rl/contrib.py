@@ -5,7 +5,7 @@ there, adds the policies below to its `policy_aliases`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -78,6 +78,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         **network_kwargs: Any,
     ) -> None:
+        if "n_critics" in network_kwargs:  # DDPG's
+            self._refuse()
         if use_sde:
             raise ValueError(f"use_sde must be False with a {type(self).__name__}, got {use_sde!r}")
         if optimizer_kwargs is None:
@@ -103,14 +105,21 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """One step: actions [B, ...], values [B, 1], log-probabilities [B] and the next states."""
         if lstm_states is None or episode_starts is None:
-            raise TypeError(
-                f"rmc_rl.contrib.{type(self).__name__} needs an algorithm that carries its state: use RecurrentPPO of "
-                f"sb3-contrib, or A2C or IMPALA of `agents` with {type(self).__name__}"
-            )
+            self._refuse()
         self._check_mask(obs)
         distribution, values, stored = self._step(obs, lstm_states.vf, episode_starts)
         actions = distribution.get_actions(deterministic)
         return self._to_env(actions), values, distribution.log_prob(actions), RNNStates(stored, stored)
+
+    def _refuse(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"rmc_rl.contrib.{name} needs an algorithm that carries its state: use RecurrentPPO of sb3-contrib, or A2C "
+            f"or IMPALA of `agents` with {name}"
+        )
+
+    q_net = quantile_net = actor = property(_refuse)
+    """What DQN, QR-DQN, and SAC and its kin look for first."""
 
     def evaluate_actions(  # type: ignore[override]
         self, obs: Observation, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor

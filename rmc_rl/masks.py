@@ -93,4 +93,4 @@ def check_mask(mask: NDArray[Any], action_space: spaces.Space[Any]) -> None:
     if not allowed.all():
         row, component = np.argwhere(~allowed)[0]
         what = "no action" if len(sizes) == 1 else f"no value of the action's component {component}"
-        raise ActionMaskError(f"environment {row}: {ACTION_MASK} allows {what}")
+        raise ActionMaskError(f"environment {row}: {ACTION_MASK} allows {what}, where it must allow one at least")

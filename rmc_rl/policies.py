@@ -16,6 +16,7 @@ from .checkpoint import CheckpointError, PickledFileError, load_checkpoint, one_
 from .cores import State
 from .masks import ACTION_MASK, check_mask
 from .network import Precision, RecurrentActorCritic
+from .refusals import refuse
 from .spaces import space_from_json, space_to_json
 
 NumpyState = tuple[NDArray[Any], ...]
@@ -49,10 +50,7 @@ class RecurrentPolicy(BasePolicy):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Algorithms of Stable-Baselines3 and sb3-contrib hand in a learning rate schedule; ours have their optimizers.
         if len(args) > 2 or "lr_schedule" in kwargs:
-            raise TypeError(
-                f"{cls.__name__} carries a state from step to step: use it with A2C or IMPALA of `agents`, or "
-                f"rmc_rl.contrib.{cls.__name__} with RecurrentPPO of sb3-contrib; no other algorithm can carry a state"
-            )
+            refuse(cls.__name__)
         return super().__new__(cls)
 
     def __init__(
@@ -139,10 +137,14 @@ class RecurrentPolicy(BasePolicy):
         fresh = self.network.initial_state(batch_size)
         if state is None:
             return fresh
-        expected, shapes = [tuple(leaf.shape) for leaf in fresh], [np.shape(leaf) for leaf in state]
+        expected, wanted = [tuple(leaf.shape) for leaf in fresh], "state must be None or what predict returned"
+        if not isinstance(state, tuple | list):
+            raise ValueError(f"{wanted}, a tuple of arrays of shapes {expected}, got {one_line(repr(state))}")
+        shapes = [np.shape(leaf) for leaf in state]
         if shapes != expected:
-            raise ValueError(f"state must be None or arrays of shapes {expected} for this batch, got {shapes}")
-        return tuple(torch.as_tensor(leaf, device=self.device) for leaf in state)
+            raise ValueError(f"{wanted} for such a batch, arrays of shapes {expected}, got {shapes}")
+        parts = zip(state, fresh, strict=True)
+        return tuple(torch.as_tensor(leaf, dtype=like.dtype, device=self.device) for leaf, like in parts)
 
     def _as_starts(self, episode_start: NDArray[np.bool_] | None, batch_size: int) -> Tensor:
         if episode_start is None:

@@ -661,7 +661,8 @@ def test_an_environment_that_allows_nothing(capsys: pytest.CaptureFixture[str]) 
         [*arguments, "--environment.kwargs={good_steps: 23}", "--name=faulty", "--evaluation.interval=0"], 1, capsys
     )
     newest = Path(f"runs/faulty/checkpoints/model_{20 * NUM_ENVS}.zip")
-    assert line == f"train.py: environment 0: action_mask allows no action; the last checkpoint is {newest}"
+    reason = "environment 0: action_mask allows no action, where it must allow one at least"
+    assert line == f"train.py: {reason}; the last checkpoint is {newest}"
 
 
 @pytest.mark.filterwarnings("ignore:actor 0 is restarted:RuntimeWarning")

@@ -105,6 +105,32 @@ def test_sb3_contrib_first() -> None:
     assert result.returncode == 0, result.stderr
 
 
+REFUSED = """
+from functools import partial
+import stable_baselines3
+from rmc_rl.policies import POLICIES
+from rmc_rl.refusals import NAMES
+assert set(NAMES) == set(POLICIES)
+for algorithm in (stable_baselines3.A2C, stable_baselines3.DQN, stable_baselines3.PPO):
+    assert all(isinstance(algorithm.policy_aliases[name], partial) for name in NAMES[1:])
+"""
+
+
+@pytest.mark.parametrize("first", ["stable_baselines3", "rmc_rl.encoders", "rmc_rl.contrib"])
+def test_algorithms_that_refuse_our_policies(first: str) -> None:
+    """All of Stable-Baselines3's, whoever is imported first, and RecurrentPPO is none of them."""
+    code = f"import {first}, rmc_rl\n{REFUSED}from sb3_contrib import RecurrentPPO, TRPO\n{CHECK}"
+    code += "assert all(isinstance(policy, type) for policy in RecurrentPPO.policy_aliases.values())\n"
+    result = run(code + "assert isinstance(TRPO.policy_aliases['RMCPolicy'], partial)")
+    assert result.returncode == 0, result.stderr
+
+
+def test_refusals_overwrite_nothing() -> None:
+    code = "from stable_baselines3 import PPO\nPPO.policy_aliases['RMCPolicy'] = int\nimport rmc_rl\n"
+    result = run(f"{code}{REFUSED}assert PPO.policy_aliases['RMCPolicy'] is int")
+    assert result.returncode == 0, result.stderr
+
+
 def test_without_sb3_contrib() -> None:
     """Nothing is said before it is needed, and then how to get it."""
     result = run(

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import TRPO, RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
@@ -435,6 +435,22 @@ def test_our_own_policies_are_for_our_own_algorithms(algorithm: Any, cart_pole: 
     ) as error:
         algorithm(policies.RMCPolicy, cart_pole, device="cpu")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN, SAC, TRPO])
+def test_algorithms_without_a_state_know_whose_our_names_are(algorithm: Any) -> None:
+    """Instead of `Policy RMCPolicy unknown`."""
+    env = "Pendulum-v1" if algorithm is SAC else "CartPole-v1"
+    with pytest.raises(TypeError, match=r"MinGRUPolicy carries a state.*A2C or IMPALA.*MinGRUPolicy with Recurr") as e:
+        algorithm("MinGRUPolicy", env)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [(DQN, "CartPole-v1"), (SAC, "Pendulum-v1"), (DDPG, "Pendulum-v1")])
+def test_off_policy_algorithms_cannot_have_recurrent_ppos_policies(algorithm: Any, env: str) -> None:
+    with pytest.raises(TypeError, match=r"rmc_rl\.contrib\.GRUPolicy needs an algorithm that.*use RecurrentPPO") as e:
+        algorithm(contrib.GRUPolicy, env, device="cpu", buffer_size=7)
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])

@@ -208,11 +208,29 @@ def test_states_and_starts_that_do_not_fit_are_rejected(name: str) -> None:
     observation = stack(rows)
     _, state = policy.predict(observation)
     for wrong in (tuple(leaf[:1] for leaf in state), (), state + state, tuple(leaf[..., :-1] for leaf in state)):
-        with pytest.raises(ValueError, match=r"state must be None or arrays of shapes \[\(3, .*\] for this batch, got"):
+        with pytest.raises(ValueError, match=r"state must be None or what .* of shapes \[\(3, .*\], got"):
             policy.predict(observation, wrong)
+    for wrong in (5, state[0]):
+        with pytest.raises(
+            ValueError, match=r"state must be None or what predict returned, a tuple of .*, got"
+        ) as error:
+            policy.predict(observation, wrong)
+        assert "\n" not in str(error.value)
     for wrong_starts in (np.array([True]), np.array(True), np.ones((3, 1), bool)):
         with pytest.raises(ValueError, match=r"episode_start must have shape \(3,\), got"):
             policy.predict(observation, state, wrong_starts)
+
+
+def test_states_of_another_precision_are_taken() -> None:
+    """As they come back from a file of text, say."""
+    policy = build("LSTMPolicy")
+    rows, *_ = sequence()
+    _, state = policy.predict(stack(rows))
+    _, expected = policy.predict(stack(rows), state)
+    _, found = policy.predict(stack(rows), tuple(leaf.astype(np.float64) for leaf in state))
+    for leaf, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(leaf, other)
+        assert leaf.dtype == np.float32
 
 
 def test_deterministic_is_the_most_likely_action() -> None:
