@@ -50,18 +50,15 @@ class GridEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """observations [N, C, H, W] or [N, H, W, C], as the space says -> features [N, features_dim]."""
-        pixels = self._convolve(observations)  # [N, 24 * (H - 2) * (W - 2)]
-        return torch.cat([pixels, self.coordinates.flatten().expand(pixels.shape[0], -1)], dim=1)
-
-    def _convolve(self, observations: Tensor) -> Tensor:
         from .cores.native import path_here  # only now: the compiler behind it takes its time to import
 
-        parameters = tuple(self.convolutions.parameters())
-        if observations.requires_grad or path_here(observations, *parameters) == "loop":
-            return cast(Tensor, self.convolutions(_channels_first(observations, self.channels)).flatten(1))
+        constants, parameters = self.coordinates.flatten(), tuple(self.convolutions.parameters())
+        if observations.requires_grad or path_here(observations, constants, *parameters) == "loop":
+            pixels = self.convolutions(_channels_first(observations, self.channels)).flatten(1)
+            return torch.cat([pixels, constants.expand(len(pixels), -1)], dim=1)
         from .cores.grid_convolutions import convolve
 
-        return convolve(observations, self.channels, *parameters)
+        return convolve(observations, self.channels, constants, *parameters)
 
 
 class NatureEncoder(BaseFeaturesExtractor):

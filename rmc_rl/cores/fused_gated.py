@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import gated_kernels as kernels
-from .native import FusedRecording, Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
+from .native import (
+    FusedRecording,
+    Loan,
+    Precision,
+    array,
+    empty,
+    in_parts,
+    loop_gradients,
+    must_loop,
+    precision_here,
+    without_autocast,
+)
 from .outer_products import OuterProducts
 from .products import affine, backward_operand, forward_operand, outer_products, weight_gradients
 
@@ -28,7 +39,7 @@ def unroll_lstm(
 ) -> tuple[Tensor, Tensor]:
     """outputs [T, B, H] and the last c [B, H] from x [T, B, I], h and c [B, H] and starts bool [T, B]."""
     precision = recorded.precision if recorded else precision_here()
-    with torch.autocast("cpu", enabled=False):  # heeded by now
+    with without_autocast():
         if torch.is_grad_enabled():
             arguments = core, precision, recorded, starts, x.float(), h, c, *core.parameters()
             return cast(tuple[Tensor, Tensor], cast(Any, FusedLSTM).apply(*arguments))
@@ -38,7 +49,7 @@ def unroll_lstm(
 def unroll_gru(core: GRU, x: Tensor, h: Tensor, starts: Tensor, recorded: GRURecording | None = None) -> Tensor:
     """outputs [T, B, H] from x [T, B, I], h [B, H] and starts bool [T, B]."""
     precision = recorded.precision if recorded else precision_here()
-    with torch.autocast("cpu", enabled=False):  # heeded by now
+    with without_autocast():
         if torch.is_grad_enabled():
             arguments = core, precision, recorded, starts, x.float(), h, *core.parameters()
             return cast(Tensor, cast(Any, FusedGRU).apply(*arguments))

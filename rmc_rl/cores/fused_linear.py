@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from .layer_recording import recorded
-from .native import Precision, precision_here
+from .native import Precision, precision_here, without_autocast
 from .products import affine, input_gradient, layer_gradients
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [..., I] @ weight [O, I]^T + bias [O] -> [..., O]."""
     precision = precision_here()
-    with torch.autocast("cpu", enabled=False):  # heeded by now
+    with without_autocast():
         if torch.is_grad_enabled():
             return cast(Tensor, cast(Any, FusedLinear).apply(precision, x.float(), weight, bias))
         return recorded(lambda: affine(x.float(), weight, bias, precision))

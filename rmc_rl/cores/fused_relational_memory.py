@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import rmc_arrays as arrays
-from .native import FusedRecording, Loan, Precision, array, empty, in_parts, loop_gradients, must_loop, precision_here
+from .native import (
+    FusedRecording,
+    Loan,
+    Precision,
+    array,
+    empty,
+    in_parts,
+    loop_gradients,
+    must_loop,
+    precision_here,
+    without_autocast,
+)
 from .products import affine, backward_operand, forward_operand, input_gradient, layer_gradients
 from .rmc_backward import backward
 from .rmc_forward import forward
@@ -81,7 +92,7 @@ def unroll(
 ) -> Tensor:
     """outputs [T, B, slots * size] of a core from x [T, B, I], memory [B, slots, size] and starts bool [T, B]."""
     precision = recorded.precision if recorded else precision_here()
-    with torch.autocast("cpu", enabled=False):  # heeded by now
+    with without_autocast():
         if torch.is_grad_enabled():
             arguments = core, precision, recorded, starts, x.float(), memory, *core.parameters()
             return cast(Tensor, cast(Any, FusedUnroll).apply(*arguments))

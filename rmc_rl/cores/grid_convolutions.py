@@ -11,62 +11,72 @@ from torch.nn import functional as F
 
 from . import grid_kernels as kernels
 from .layer_recording import recorded
-from .native import array, in_parts
+from .native import array, in_parts, without_autocast
 
 Channels = Literal["first", "last"]
 """Where the channels of images are: [N, C, H, W] or [N, H, W, C]."""
 
 
-def convolve(images: Tensor, channels: Channels, *parameters: Tensor) -> Tensor:
-    """relu(second(relu(first(images)))), flattened kernel by kernel; both of stride 1, without padding.
+def convolve(images: Tensor, channels: Channels, constants: Tensor, *parameters: Tensor) -> Tensor:
+    """relu(second(relu(first(images)))), flattened kernel by kernel, and then the constants; stride 1, no padding.
 
     In float32, within autocast as well: it is too little to be worth rounding.
 
     Args:
         images: float32, without a gradient.
         channels: where theirs are.
+        constants: [F], what follows in every row.
         parameters: kernels [K, C, 2, 2], biases [K], kernels [O, K, 2, 2], biases [O].
 
     Returns:
-        [N, O * (H - 2) * (W - 2)].
+        [N, O * (H - 2) * (W - 2) + F].
     """
-    with torch.autocast("cpu", enabled=False):
+    with without_autocast():
         if torch.is_grad_enabled():
-            return cast(Tensor, cast(Any, GridConvolutions).apply(images, channels, *parameters))
-        return recorded(lambda: _forward(images, channels, *parameters))
+            return cast(Tensor, cast(Any, GridConvolutions).apply(images, channels, constants, *parameters))
+        return recorded(lambda: _forward(images, channels, constants, *parameters))
 
 
 def convolve_in_torch(
-    images: Tensor, channels: Channels, weight: Tensor, bias: Tensor, second_weight: Tensor, second_bias: Tensor
+    images: Tensor,
+    channels: Channels,
+    constants: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    second_weight: Tensor,
+    second_bias: Tensor,
 ) -> Tensor:
     """The same in torch's own operations: the definition, and the way for everything else."""
     pixels = images.movedim(-1, 1) if channels == "last" else images  # [N, C, H, W]
     hidden = torch.relu(F.conv2d(pixels, weight, bias))  # [N, K, H - 1, W - 1]
-    return torch.relu(F.conv2d(hidden, second_weight, second_bias)).flatten(1)
+    features = torch.relu(F.conv2d(hidden, second_weight, second_bias)).flatten(1)
+    return torch.cat([features, constants.expand(len(images), -1)], dim=1)
 
 
 class GridConvolutions(torch.autograd.Function):
     """`convolve` with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, channels: Channels, *parameters: Tensor) -> Tensor:
-        features, ctx.channels = recorded(lambda: _forward(images, channels, *parameters)), channels
-        ctx.save_for_backward(images, features, *parameters)
+    def forward(ctx: Any, images: Tensor, channels: Channels, constants: Tensor, *parameters: Tensor) -> Tensor:
+        features, ctx.channels = recorded(lambda: _forward(images, channels, constants, *parameters)), channels
+        ctx.save_for_backward(images, constants, features, *parameters)
         return features
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        images, features, *parameters = ctx.saved_tensors
+        images, constants, features, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # it is to be differentiated in its turn
-            again = convolve_in_torch(images, ctx.channels, *parameters)
-            return None, None, *torch.autograd.grad(again, parameters, grad, create_graph=True)
-        return None, None, *_backward(grad, features, images, ctx.channels, *parameters)
+            again = convolve_in_torch(images, ctx.channels, constants, *parameters)
+            return None, None, None, *torch.autograd.grad(again, parameters, grad, create_graph=True)
+        return None, None, None, *_backward(grad, features, images, ctx.channels, *parameters)
 
 
-def _forward(images: Tensor, channels: Channels, *parameters: Tensor) -> Tensor:
+def _forward(images: Tensor, channels: Channels, constants: Tensor, *parameters: Tensor) -> Tensor:
     inputs = _inputs(images, channels, *parameters)
     _, _, sizes, _ = inputs
-    out = torch.empty(len(images), sizes.second * (sizes.height - 2) * (sizes.width - 2))
+    num_features = sizes.second * (sizes.height - 2) * (sizes.width - 2)
+    out = torch.empty(len(images), num_features + len(constants))
+    out[:, num_features:] = constants
     in_parts(len(images), lambda n0, n1: kernels.grid_forward(n0, n1, *inputs, out.numpy()))
     return out
 

@@ -38,7 +38,7 @@ class Weights(NamedTuple):
 
 @compiled_with_memory
 def grid_forward(n0: int, n1: int, images: Any, strides: Any, sizes: Any, weights: Any, out: Any) -> None:
-    """Features of images [n0, n1) to out [N, O * (H - 2) * (W - 2)], kernel by kernel.
+    """Features of images [n0, n1) to the first columns of out [N, O * (H - 2) * (W - 2) or more], kernel by kernel.
 
     images is flat; strides are the numbers from one image, channel, row and column to the next.
     """

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
@@ -51,6 +52,11 @@ def precision_here() -> Precision:
     """What autocast asks of matrix products, where the processor is made for it; float32 costs nothing but time."""
     asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     return "bf16" if asked and BF16_IS_FAST else "fp32"
+
+
+def without_autocast() -> AbstractContextManager[object]:
+    """For what has heeded autocast by now; entering torch's context where there is none to leave takes its time."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
@@ -109,7 +115,7 @@ class FusedRecording(ABC):
 
     def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         part = slice(self.num_taken, self.num_taken + 1)
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # heeded by now
+        with torch.no_grad(), without_autocast():
             state = self._take(part, x.float(), state, starts)
         self.num_taken += 1
         return self.outputs[part], state

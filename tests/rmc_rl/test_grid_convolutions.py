@@ -15,6 +15,7 @@ from rmc_rl.cores.grid_convolutions import convolve, convolve_in_torch
 from rmc_rl.cores.tiles import COLUMNS
 from rmc_rl.encoders import GridEncoder
 
+CONSTANTS = torch.tensor([0.5, -2.0, 1.5])
 PLACES: list[grid_convolutions.Channels] = ["first", "last"]
 
 
@@ -25,7 +26,7 @@ def parameters(channels: int, first: int, second: int) -> list[Tensor]:
 
 def in_float64(images: Tensor, place: grid_convolutions.Channels, given: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     doubles = [parameter.detach().double().requires_grad_() for parameter in given]
-    return convolve_in_torch(images.double(), place, *doubles), doubles
+    return convolve_in_torch(images.double(), place, CONSTANTS.double(), *doubles), doubles
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,7 +57,7 @@ def test_features_and_gradients_are_torchs(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        features = convolve(images, place, *given)
+        features = convolve(images, place, CONSTANTS, *given)
         # Where a ReLU is all but at its bend, the two may fall to different sides of it.
         weights = torch.randn_like(features) * (features.detach() > 1e-4)
         gradients = torch.autograd.grad(features, given, weights)
@@ -76,7 +77,7 @@ def test_a_gradient_can_be_differentiated_again() -> None:
         first, *_ = torch.autograd.grad(features.square().sum(), weights, create_graph=True)
         return torch.autograd.grad(first.square().sum(), weights)
 
-    found = of_a_gradient(convolve(images, "first", *given), given)
+    found = of_a_gradient(convolve(images, "first", CONSTANTS, *given), given)
     for mine, right in zip(found, of_a_gradient(*in_float64(images, "first", given)), strict=True):
         torch.testing.assert_close(mine.double(), right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
 
