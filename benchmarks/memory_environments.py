@@ -147,7 +147,7 @@ class Run:
         environment = ENVIRONMENTS[self.environment]
         policy, discount = environment.rows[self.row], environment.discount
         env = VecNormalize(make_vec_env(environment.make, NUM_ENVS), norm_obs=False, gamma=discount)
-        arguments = {
+        arguments: dict[str, Any] = {
             "policy_kwargs": {"core_kwargs": CORE_KWARGS[policy], "embedding_size": 64},
             "seed": self.seed,
             "device": "cpu",
