@@ -69,13 +69,28 @@ def test_a_table_is_made_goes_on_and_says_all(
 
 
 def test_a_run_ends_when_it_solves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anything solves it: training ends at the second rollout, with 100 episodes, long before its time."""
-    environment = Environment(lambda: Recall(delay=2), best=1, solved=-1, rows=ROWS)
+    """Anything solves it: training ends with 100 episodes, long before its time."""
+    environment = Environment(lambda: Recall(delay=2), best=1, solved=-1, rows=ROWS)  # enough is 0
     monkeypatch.setitem(ENVIRONMENTS, "tiny", environment)
-    assert main(["tiny", "--seeds=4", "--rows", "feed-forward"]) == 0
+    assert main(["tiny", "--seeds=4", "--rows", "feed-forward", "--minutes=0.2"]) == 0
     (result,) = read(RUNS / "runs.csv")
     assert result["solved"] == "True"
-    assert float(result["cpu_seconds"]) < 60
+    assert float(result["cpu_seconds"]) < 6
+
+
+def test_one_seed_of_everything_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops early has all environments, each with the same seeds."""
+    runs: list[Run] = []
+    monkeypatch.setattr(Run, "make", lambda run: runs.append(run) or {})
+    assert main(["tiny", "CartPole", "--seeds", "4", "7", "--rows", "RMC"]) == 0
+    expected = [("tiny", 4), ("CartPole", 4), ("tiny", 7), ("CartPole", 7)]
+    assert [(run.environment, run.seed) for run in runs] == expected
+
+
+def test_enough_is_more_than_solved() -> None:
+    """A run that ends early has a margin: its fresh episodes are to solve it too."""
+    for environment in ENVIRONMENTS.values():
+        assert environment.solved < environment.enough < environment.best
 
 
 def test_the_table_counts_over_seeds() -> None:
