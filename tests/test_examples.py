@@ -31,7 +31,7 @@ def run(path: Path, *options: str) -> None:
 def test_there_are_examples() -> None:
     names = {path.stem for path in EXAMPLES}
     assert {"own_environment", "action_masks", "memory_needed", "mini_pacman_sb3"} <= names
-    assert {"custom_core", "recurrent_ppo"} <= names
+    assert {"custom_core", "recurrent_ppo", "drop_in_lstm"} <= names
 
 
 @every_example

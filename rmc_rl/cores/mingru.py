@@ -37,11 +37,9 @@ class MinGRU(Core):
         """As `Core.unroll`, all steps at once; equal to the loop up to rounding, for finite numbers."""
         (h,) = reset_state(starts[0], self.initial_state(x.shape[1]), state)
         gate, candidate = self._gate_and_candidate(x)  # [T, B, hidden]
-        # A start later on keeps nothing of what was before it: that is a reset, since the initial state is zero.
-        kept = (1 - gate).masked_fill_(starts.unsqueeze(-1), 0)
         added = gate * candidate
-        added[0] += kept[0] * h
-        outputs = cast(Tensor, cast(Any, _Scan).apply(kept, added))
+        added[0] += (1 - gate[0]) * h
+        outputs = cast(Tensor, cast(Any, _Scan).apply(1 - gate, added, starts.unsqueeze(-1)))
         return outputs, (outputs[-1],)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
@@ -54,33 +52,41 @@ class MinGRU(Core):
 
 
 class _Scan(torch.autograd.Function):
-    """h_t = kept_t h_{t-1} + added_t from h_{-1} = 0, all [T, ...]; its gradient is such a recurrence back in time."""
+    """h_t = kept_t h_{t-1} + added_t from h_{-1} = 0; its gradient is such a recurrence back in time.
+
+    kept, added [T, B, hidden]; starts bool [T, B, 1], where h_{t-1} counts as zero, even if it is not finite.
+    """
 
     @staticmethod
-    def forward(ctx: Any, kept: Tensor, added: Tensor) -> Tensor:
-        h = _scan(kept, added)
-        ctx.save_for_backward(kept, h)
+    def forward(ctx: Any, kept: Tensor, added: Tensor, starts: Tensor) -> Tensor:
+        h = _scan(kept, added, starts)
+        ctx.save_for_backward(kept, h, starts)
         return h
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        kept, h = ctx.saved_tensors
-        nothing = torch.zeros_like(h[:1])
-        kept_back = torch.cat([nothing, kept[1:].flip(0)])
-        grad_added = cast(Tensor, cast(Any, _Scan).apply(kept_back, grad.flip(0))).flip(0)
-        return grad_added * torch.cat([nothing, h[:-1]]), grad_added
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        kept, h, starts = ctx.saved_tensors
+        kept_back, starts_back = (torch.cat([one[:1], one[1:].flip(0)]) for one in (kept, starts))
+        grad_added = cast(Tensor, cast(Any, _Scan).apply(kept_back, grad.flip(0), starts_back)).flip(0)
+        before = torch.cat([torch.zeros_like(h[:1]), h[:-1]]).masked_fill(starts, 0)
+        return grad_added * before, grad_added, None
 
 
-def _scan(kept: Tensor, added: Tensor) -> Tensor:
-    """Steps are joined two by two, and half as many are left (Blelloch 1990).
+def _scan(kept: Tensor, added: Tensor, starts: Tensor) -> Tensor:
+    """Steps are joined two by two, and half as many are left (Blelloch 1990); kept[0] and starts[0] do not matter.
 
     Nothing is divided and no logarithm is taken. Whatever is multiplied lies between 0 and 1: nothing can overflow.
     """
     if len(kept) == 1:
         return added
-    second_kept, first_added, second_added = kept[1::2], added[:-1:2], added[1::2]
+    joined = _step(kept[1::2], added[:-1:2], added[1::2], starts[1::2])
     h = torch.empty_like(added)
-    h[1::2] = _scan(second_kept * kept[:-1:2], torch.addcmul(second_added, second_kept, first_added))
     h[0] = added[0]
-    torch.addcmul(added[2::2], kept[2::2], h[1:-1:2], out=h[2::2])
+    h[1::2] = _scan(kept[1::2] * kept[:-1:2], joined, starts[1::2] | starts[:-1:2])
+    h[2::2] = _step(kept[2::2], h[1:-1:2], added[2::2], starts[2::2])
     return h
+
+
+def _step(kept: Tensor, h: Tensor, added: Tensor, starts: Tensor) -> Tensor:
+    """kept * h + added, but nothing of the product where an episode starts: zero times infinity would be NaN."""
+    return (kept * h).masked_fill_(starts, 0).add_(added)

@@ -194,24 +194,31 @@ def test_unroll_equals_steps_that_start_afresh(
 
 
 @every_core
-def test_a_start_forgets_everything(name: str, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
-    """Also a state that is not finite, which no multiplication by zero would get rid of."""
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_start_forgets_everything(name: str, kwargs: dict[str, Any], dtype: torch.dtype, start: int) -> None:
+    """Also what is not finite, in the state and in what was seen: no multiplication by zero would get rid of it.
+
+    Rows 1, 2 and 3 start: the first after infinity, the second after NaN, the third after common numbers.
+    """
     core = make(name, kwargs, dtype)
-    x, starts = random_inputs(dtype), no_starts()
-    starts[0, 1:] = True
-    ruined = tuple(leaf.clone() for leaf in random_state(core))
-    for leaf in ruined:
-        leaf[1:] = torch.nan
-    outputs, state = core.unroll(x, ruined, starts)
-    fresh_outputs, fresh_state = core.unroll(x, core.initial_state(BATCH), no_starts())
-    assert_close(outputs[:, 1:], fresh_outputs[:, 1:])
-    assert_state_close(tuple(leaf[1:] for leaf in state), tuple(leaf[1:] for leaf in fresh_state))
-    if parameters := list(core.parameters()):
-        # Not even its gradient is left.
-        gradients = torch.autograd.grad(outputs[:, 1:].square().sum(), parameters)
-        fresh_gradients = torch.autograd.grad(fresh_outputs[:, 1:].square().sum(), parameters)
-        for gradient, fresh_gradient in zip(gradients, fresh_gradients, strict=True):
-            assert_close(gradient, fresh_gradient)
+    x, starts, state = random_inputs(dtype), no_starts(), random_state(core)
+    starts[start, 1:] = True
+    for ruined in (x[:start].transpose(0, 1), *state):  # [B, ...]
+        ruined[1], ruined[2] = torch.inf, torch.nan
+    x.requires_grad_()
+    outputs, final = core.unroll(x, state, starts)
+    fresh_x = x.detach()[start:, 1:].requires_grad_()
+    fresh_outputs, fresh_final = core.unroll(fresh_x, core.initial_state(3), no_starts(STEPS - start, 3))
+    assert_close(outputs[start:, 1:], fresh_outputs)
+    assert_state_close(tuple(leaf[1:] for leaf in final), fresh_final)
+
+    # Not even in gradients is anything left; but those of weights that what is not finite went through have some.
+    parameters = list(core.parameters()) if start == 0 else []
+    gradient, *gradients = torch.autograd.grad(outputs[start:, 1:].square().sum(), [x, *parameters])
+    fresh_gradient, *fresh_gradients = torch.autograd.grad(fresh_outputs.square().sum(), [fresh_x, *parameters])
+    assert_close(gradient[start:, 1:], fresh_gradient)
+    for one, other in zip(gradients, fresh_gradients, strict=True):
+        assert_close(one, other)
 
 
 @every_core
