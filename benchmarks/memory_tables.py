@@ -70,7 +70,7 @@ def figure(ended: Sequence[dict[str, Any]]) -> "Figure":
     names = list(dict.fromkeys(run["result"]["environment"] for run in ended))
     rows = dict.fromkeys(run["result"]["row"] for run in ended)
     colors = dict(zip(rows, COLORS, strict=False))
-    drawing = Figure(figsize=(4.5 * len(names), 4), layout="constrained")
+    drawing = Figure(figsize=(4.8 * len(names), 4.4), layout="constrained")
     for axes, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         runs = [run for run in ended if run["result"]["environment"] == name]
         labels = set()
@@ -82,5 +82,5 @@ def figure(ended: Sequence[dict[str, Any]]) -> "Figure":
         axes.axhline(runs[0]["result"]["solved_from"], color="#999999", linewidth=0.8, linestyle="--")
         axes.set(title=name, xlabel="processor seconds", ylabel="return (mean of the last 100 episodes)")
         style(axes)
-        axes.legend(edgecolor="none", fontsize="small")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, edgecolor="none", fontsize="small")
     return drawing
