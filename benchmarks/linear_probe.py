@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from rmc_rl.figures import CONFIDENCE, RESAMPLES
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """Of ridge regression, tried in turn; features are standardised and errors averaged, so that 1 is a strong one."""
 SHARES = (0.4, 0.2)
 """Of the games: to fit to, and to choose the penalty by. The others are for the test."""
-FEWEST = 5
-"""Moments of either kind that a label must have in each part to be probed."""
+FEWEST = 25
+"""Pairs of moments to be compared that a label must have in each part to be probed."""
 
 Array = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -49,10 +49,17 @@ def split(game: Indices) -> tuple[Mask, Mask, Mask]:
 
 
 def can_be_probed(labels: Labels) -> Mask:
-    """Which labels are both true and false often enough in each part, [L]."""
-    parts = [labels.part(moments) for moments in split(labels.game)]
-    counts = [(part.asked & (part.true == kind)).sum(axis=0) for part in parts for kind in (True, False)]
-    return np.asarray(np.min(counts, axis=0) >= FEWEST)
+    """Which labels have enough pairs in each part, [L]."""
+    return np.all([pairs(labels.part(moments)) >= FEWEST for moments in split(labels.game)], axis=0)
+
+
+def pairs(labels: Labels) -> Indices:
+    """The number of pairs that can be compared, [L]: at one moment the label is true, at the other it is not."""
+    counts = np.zeros(labels.true.shape[1], np.int64)
+    for stratum in np.unique(labels.stratum):
+        asked = labels.asked & (labels.stratum == stratum)[:, None]
+        counts += (asked & labels.true).sum(axis=0) * (asked & ~labels.true).sum(axis=0)
+    return counts
 
 
 def probe(features: Features, labels: Labels) -> tuple[Array, float]:
@@ -74,12 +81,12 @@ def fit(features: Features, labels: Labels, penalties: tuple[float, ...], others
 
     Intercepts are left out: they do not change the order within a stratum. features: [N, F], others: [M, F].
     """
-    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean, deviation = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3)
     x = within((features - mean) / deviation, labels.stratum)  # [N, F]
-    products = (x.T @ x).astype(np.float64)
+    products = x.T @ x
     weights = np.empty((len(penalties), x.shape[1], labels.true.shape[1]))  # [P, F, L]
     for label, asked in enumerate(labels.asked.T):
-        target = within(labels.true[asked, label, None].astype(np.float32), labels.stratum[asked])[:, 0]
+        target = within(labels.true[asked, label, None], labels.stratum[asked])[:, 0]
         cross = x[asked].T @ target / len(target)
         covariance = (products - x[~asked].T @ x[~asked]) / len(target)  # most moments are asked for
         for number, penalty in enumerate(penalties):
@@ -87,9 +94,9 @@ def fit(features: Features, labels: Labels, penalties: tuple[float, ...], others
     return np.asarray((others - mean) / deviation @ weights)
 
 
-def within(values: Features, stratum: Indices) -> Features:
+def within(values: Features | Mask, stratum: Indices) -> Array:
     """values [N, F] less the mean of their stratum."""
-    members = np.eye(stratum.max() + 1, dtype=np.float32)[stratum]  # [N, S]
+    members = np.eye(stratum.max() + 1)[stratum]  # [N, S]
     means = members.T @ values / np.maximum(members.sum(axis=0), 1)[:, None]
     return np.asarray(values - means[stratum])
 
@@ -102,14 +109,14 @@ def areas(scores: Array, labels: Labels) -> Array:
     counts = np.concatenate([np.ones((1, games)), draws])  # [1 + R, G]: how often each game is there
     found = np.empty((len(counts), scores.shape[1]))
     for label in range(scores.shape[1]):
-        won, pairs = np.zeros((2, games, games))
+        won, all_pairs = np.zeros((2, games, games))
         for stratum in np.unique(labels.stratum):
             asked = labels.asked[:, label] & (labels.stratum == stratum)
             true, false = asked & labels.true[:, label], asked & ~labels.true[:, label]
             won += pairs_won(scores[true, label], game[true], scores[false, label], game[false], games)
-            pairs += np.outer(np.bincount(game[true], minlength=games), np.bincount(game[false], minlength=games))
+            all_pairs += np.outer(np.bincount(game[true], minlength=games), np.bincount(game[false], minlength=games))
         with np.errstate(invalid="ignore"):
-            found[:, label] = ((counts @ won) * counts).sum(axis=1) / ((counts @ pairs) * counts).sum(axis=1)
+            found[:, label] = ((counts @ won) * counts).sum(axis=1) / ((counts @ all_pairs) * counts).sum(axis=1)
     return found
 
 

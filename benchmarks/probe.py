@@ -7,7 +7,7 @@ outside of it, among moments with as many ghosts. Beside the state, on the same 
 
 - `untrained`: the state of the same network with fresh weights, which is shown the same games;
 - `window`: the last observation alone: the window, the previous action and reward;
-- `place and time`: where Pacman is, the level and its age.
+- `window, state` and `window, untrained`: both, for what a state adds to the window.
 
 A core without a state is probed at its output. Prints one JSON object for each figure, and writes probe.csv (a line for
 each label and input) and probe.png.
@@ -46,7 +46,7 @@ MOST_STEPS = 3000
 STEPS_BETWEEN_MOMENTS = 5
 REACH = 3
 """Cells outside of the window within which a ghost counts."""
-INPUTS = ("state", "untrained", "window", "place and time")
+INPUTS = ("window", "state", "untrained", "window, state", "window, untrained")
 NAMES = {
     "food": [f"food {row} {column}" for row, column in np.argwhere(FREE)],
     "ghost": [f"ghost {direction}" for direction in ("right", "up", "left", "down")],
@@ -115,13 +115,6 @@ def label(game: int, state: Mapping[str, Any], viewport: int) -> dict[str, tuple
     }
 
 
-def place_and_time(state: Mapping[str, Any]) -> Features:
-    """Pacman's cell, one-hot, the level and its age, [140]."""
-    place = np.zeros((ROWS, COLUMNS), np.float32)
-    place[tuple(state["pacman"])] = 1
-    return np.append(place[FREE], np.array([state["level"], state["timer"]], np.float32))
-
-
 def play(policy: RecurrentPolicy, environment: EnvironmentConfig, games: int) -> Moments:
     """Have an agent play so many games, actions sampled, and look at every fifth step.
 
@@ -147,8 +140,7 @@ def play(policy: RecurrentPolicy, environment: EnvironmentConfig, games: int) ->
             rows = np.flatnonzero(playing).tolist()
             states = [game.get_state(row) for row in rows]
             window = joined(list(shown.values()) if isinstance(shown, dict) else [shown])
-            inputs = [player.features()[rows], untrained.features()[rows], window[rows]]
-            inputs.append(np.stack([place_and_time(state) for state in states]))
+            inputs = [window[rows], player.features()[rows], untrained.features()[rows]]
             seen.append((inputs, [label(row, state, viewport) for row, state in zip(rows, states, strict=True)]))
         observation, _, starts, _ = env.step(actions)
         playing &= ~starts
@@ -156,6 +148,7 @@ def play(policy: RecurrentPolicy, environment: EnvironmentConfig, games: int) ->
             break
     parts, labels = zip(*seen, strict=True)
     inputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    inputs += [joined([inputs[0], inputs[1]]), joined([inputs[0], inputs[2]])]
     found = [moment for moments in labels for moment in moments]
     kinds = {kind: Labels(*map(np.array, zip(*(one[kind] for one in found), strict=True))) for kind in NAMES}
     return Moments(dict(zip(INPUTS, inputs, strict=True)), kinds)
@@ -174,7 +167,7 @@ def study(run: Path, games: int) -> tuple[list[dict[str, Any]], list[dict[str, A
     for kind, labels in moments.labels.items():
         probed = can_be_probed(labels)
         if not probed.any():
-            raise ValueError(f"{run}: no label of {kind} is both true and false often enough: try more --games")
+            raise ValueError(f"{run}: no label of {kind} varies enough to be probed: try more --games")
         labels = labels._replace(true=labels.true[:, probed], asked=labels.asked[:, probed])
         shares = (labels.true & labels.asked).sum(axis=0) / labels.asked.sum(axis=0)
         probes = {name: probe(features, labels) for name, features in moments.inputs.items()}
@@ -213,7 +206,7 @@ def draw(figures: Sequence[Mapping[str, Any]]) -> "Figure":
         for number, (color, name) in enumerate(zip(COLORS, INPUTS, strict=False)):
             lines = [line for line in figures if (line["label"], line["input"]) == (kind, name)]
             auc, low, high = np.array([[line[column] for column in ("auc", "low", "high")] for line in lines]).T
-            x = [agents.index(line["agent"]) + 0.15 * (number - 1.5) for line in lines]
+            x = [agents.index(line["agent"]) + 0.12 * (number - 2) for line in lines]
             axes.errorbar(x, auc, (auc - low, high - auc), fmt="o", color=color, capsize=3, label=name)
         axes.axhline(0.5, color="#888888", linestyle="--", linewidth=1, label="chance")
         axes.set_xticks(range(len(agents)), agents)
