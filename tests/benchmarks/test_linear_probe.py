@@ -48,12 +48,20 @@ def test_what_only_tells_the_stratum_is_worth_nothing() -> None:
     assert probe(features, make(true))[0][0] == pytest.approx(0.5)
 
 
-def test_a_stratum_does_not_hide_what_differs_within() -> None:
-    """The signal runs against the strata: who fits without them gets its sign wrong."""
-    signal = noise(1, seed=7)[:, 0]
-    features = (signal - 3 * STRATUM)[:, None].astype(np.float32)
-    (scores,) = fit(features, make((signal + 3 * STRATUM > 3 * STRATUM.mean())[:, None]), (0.01,), features)
-    assert np.corrcoef(scores[STRATUM == 2, 0], signal[STRATUM == 2])[0, 1] > 0.99
+def test_the_fit_is_least_squares_with_a_constant_for_each_stratum() -> None:
+    """Of the moments asked for, with a penalty on the features' weights alone."""
+    features = noise(FEATURES, seed=7) * 3 + STRATUM[:, None]
+    true = noise(LABELS, seed=8) + STRATUM[:, None] / 3 + features[:, :1] > 1
+    asked = noise(LABELS, seed=9) + features[:, :1] / 4 > 0
+    (scores,) = fit(features, make(true, asked), (0.3,), features)
+    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    for label in range(LABELS):
+        rows = np.flatnonzero(asked[:, label])
+        penalty = np.sqrt(0.3 * len(rows)) * np.eye(FEATURES)
+        constants = np.eye(STRATUM.max() + 1)[STRATUM[rows]]
+        matrix = np.block([[x[rows], constants], [penalty, np.zeros((FEATURES, constants.shape[1]))]])
+        weights = np.linalg.lstsq(matrix, np.append(true[rows, label], np.zeros(FEATURES)))[0][:FEATURES]
+        assert scores[:, label] == pytest.approx(x @ weights, abs=1e-5)
 
 
 def test_games_are_not_divided() -> None:
