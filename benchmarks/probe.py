@@ -9,8 +9,8 @@ outside of it, among moments with as many ghosts. Beside the state, on the same 
 - `window`: the last observation alone: the window, the previous action and reward;
 - `window, state` and `window, untrained`: both, for what a state adds to the window.
 
-A core without a state is probed at its output. Prints one JSON object for each figure, and writes probe.csv (a line for
-each label and input) and probe.png.
+A core without a state is probed at its output. Prints one JSON object for each figure (`gain` is the AUC less that of
+the window; chance is 0.5), and writes probe.csv, a line for each label and input, and probe.png.
 """
 
 import json
@@ -201,7 +201,7 @@ def draw(figures: Sequence[Mapping[str, Any]]) -> "Figure":
     from matplotlib.figure import Figure
 
     agents = list(dict.fromkeys(line["agent"] for line in figures))
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2, sharey=True), NAMES, strict=True):
         for number, (color, name) in enumerate(zip(COLORS, INPUTS, strict=False)):
             lines = [line for line in figures if (line["label"], line["input"]) == (kind, name)]
@@ -214,7 +214,7 @@ def draw(figures: Sequence[Mapping[str, Any]]) -> "Figure":
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("AUC (mean over cells or directions)")
-    figure.axes[1].legend(edgecolor="none")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), edgecolor="none", loc="outside right center")
     return figure
 
 
