@@ -38,7 +38,7 @@ class Labels(NamedTuple):
     """[N, L]: where the label counts; elsewhere it is neither fitted nor scored."""
 
     def part(self, moments: Mask) -> "Labels":
-        return Labels(*(each[moments] for each in self))
+        return Labels(self.game[moments], self.stratum[moments], self.true[moments], self.asked[moments])
 
 
 def split(game: Indices) -> tuple[Mask, Mask, Mask]:
@@ -50,7 +50,8 @@ def split(game: Indices) -> tuple[Mask, Mask, Mask]:
 
 def can_be_probed(labels: Labels) -> Mask:
     """Which labels have enough pairs in each part, [L]."""
-    return np.all([pairs(labels.part(moments)) >= FEWEST for moments in split(labels.game)], axis=0)
+    least: Indices = np.min([pairs(labels.part(moments)) for moments in split(labels.game)], axis=0)
+    return least >= FEWEST
 
 
 def pairs(labels: Labels) -> Indices:
