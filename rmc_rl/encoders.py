@@ -55,7 +55,8 @@ class GridEncoder(BaseFeaturesExtractor):
         constants, parameters = self.coordinates.flatten(), tuple(self.convolutions.parameters())
         if observations.requires_grad or path_here(observations, constants, *parameters) == "loop":
             pixels = self.convolutions(_channels_first(observations, self.channels)).flatten(1)
-            return torch.cat([pixels, constants.expand(len(pixels), -1)], dim=1)
+            rows = pixels.shape[0]  # len() would be a constant to torch.export
+            return torch.cat([pixels, constants.expand(rows, -1)], dim=1)
         from .cores.grid_convolutions import convolve
 
         return convolve(observations, self.channels, constants, *parameters)

@@ -32,7 +32,7 @@ GRID_POINTS = 200
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 INTERVAL_NOTE = f"mean over runs with {CONFIDENCE:.0%} bootstrap interval"
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#f0e442")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 
 FORMATS = (".png", ".pdf", ".svg")
