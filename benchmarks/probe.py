@@ -209,7 +209,7 @@ def draw(figures: Sequence[Mapping[str, Any]]) -> "Figure":
             x = [agents.index(line["agent"]) + 0.12 * (number - 2) for line in lines]
             axes.errorbar(x, auc, (auc - low, high - auc), fmt="o", color=color, capsize=3, label=name)
         axes.axhline(0.5, color="#888888", linestyle="--", linewidth=1, label="chance")
-        axes.set_xticks(range(len(agents)), agents)
+        axes.set_xticks(range(len(agents)), agents, rotation=20)
         axes.set(title=TITLES[kind], xlim=(-0.6, len(agents) - 0.4))
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
