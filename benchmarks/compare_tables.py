@@ -27,7 +27,7 @@ from rmc_rl.figures import (
 from rmc_rl.run_folder import write_text
 
 from .grid import Grid, Run
-from .supervised import comma_separated
+from .tables import comma_separated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

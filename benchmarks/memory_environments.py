@@ -37,6 +37,7 @@ from rmc_rl.run_folder import to_json, write_text
 from rmc_rl.vec_env import make_vec_env
 
 from .memory_tables import write_tables
+from .tables import slug
 
 RUNS = Path("runs", "memory_environments")
 NO_OTHER_LIMIT = 10**9
@@ -139,8 +140,7 @@ class Run:
     @property
     def path(self) -> Path:
         """What there is of it once it has ended."""
-        slug = "".join(letter if letter.isalnum() else "-" for letter in self.row.lower())
-        return RUNS / f"{self.environment.lower()}-{slug}-{self.minutes:g}min-seed{self.seed}.json"
+        return RUNS / f"{self.environment.lower()}-{slug(self.row)}-{self.minutes:g}min-seed{self.seed}.json"
 
     def agent(self) -> BaseAlgorithm:
         """A new one."""

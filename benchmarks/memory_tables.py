@@ -10,7 +10,7 @@ import numpy as np
 from rmc_rl.figures import COLORS, bootstrap_interval, save, style
 from rmc_rl.run_folder import write_text
 
-from .supervised import comma_separated
+from .tables import comma_separated, markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +55,6 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
             "parameters": f"{group[0]['parameters']:,}",
             "state": f"{group[0]['state_size']:,}",
         }
-
-
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """The rows under their columns."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def figure(ended: Sequence[dict[str, Any]]) -> "Figure":

@@ -34,7 +34,7 @@ from rmc_rl.run_folder import RunFolder, write_text
 from rmc_rl.vec_env import make_vec_env
 
 from .linear_probe import Features, Labels, Mask, can_be_probed, mean_with_interval, probe
-from .supervised import comma_separated
+from .tables import comma_separated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,6 @@ command continues. After every run the table is written anew (TABLE.md, TABLE.cs
 """
 
 import argparse
-import csv
-import io
 import json
 import shutil
 import sys
@@ -24,6 +22,8 @@ from rmc_rl.run_folder import RunFolder, write_text
 from rmc_rl.tasks.config import TaskRun
 from rmc_rl.tasks.figures import curves
 from rmc_rl.tasks.learner import TaskLearner, load_run
+
+from .tables import comma_separated, markdown, slug
 
 RUNS = Path("runs", "supervised")
 ALL_CORES = {"RMC": ["--core=rmc"], "LSTM": ["--core=lstm"], "DNC": ["--core=dnc"]}
@@ -69,8 +69,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        slug = "".join(letter if letter.isalnum() else "-" for letter in self.row.lower())
-        return f"{self.table}-{slug}-{self.minutes:g}min-seed{self.seed}"
+        return f"{self.table}-{slug(self.row)}-{self.minutes:g}min-seed{self.seed}"
 
     @property
     def folder(self) -> RunFolder:
@@ -126,7 +125,7 @@ def write_table(name: str, runs: Sequence[Run], output: Path) -> None:
     """What is known of a table's runs that are done: the table, their curves, and a figure of these."""
     results = [run.result() for run in runs]
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / f"{name}.md", markdown(results))
+    write_text(output / f"{name}.md", with_commands(results))
     write_text(output / f"{name}.csv", comma_separated(results))
     figure = curves([run.folder.path for run in runs])
     save(figure, output / f"{name}.png")
@@ -142,22 +141,12 @@ def curve_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
             yield {"row": run.row, "seed": run.seed, "updates": int(updates), score: round(float(value), 5)}
 
 
-def markdown(results: Sequence[dict[str, Any]]) -> str:
+def with_commands(results: Sequence[dict[str, Any]]) -> str:
     """A table, and below it the commands."""
-    columns = [column for column in results[0] if column != "command"]
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(column, result[column]) for column in columns] for result in results]
-    rows = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([*rows, "", "```", *(result["command"] for result in results), "```", ""])
-
-
-def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows under their columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    rows = [
+        {column: _cell(column, value) for column, value in result.items() if column != "command"} for result in results
+    ]
+    return "\n".join([markdown(rows), "```", *(result["command"] for result in results), "```", ""])
 
 
 def _cell(column: str, value: Any) -> str:

@@ -4,6 +4,7 @@ What was stored in less than float32 (`storage`) comes as tensors of uint16.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -102,8 +103,8 @@ def weight_gradients(parts: Sequence[OuterProducts], inputs: int, more_inputs: i
     """The sums of all rows that parts of a batch have taken: [O, inputs], [O, more_inputs] and, of grad alone, [O]."""
     for products in parts:
         finish(products)
-    weight = torch.from_numpy(sum(products.weight for products in parts))
-    bias = torch.from_numpy(sum(products.bias for products in parts))
+    weight = torch.from_numpy(reduce(np.add, (products.weight for products in parts)))
+    bias = torch.from_numpy(reduce(np.add, (products.bias for products in parts)))
     return weight[:, :inputs], weight.narrow(1, weight.shape[1] - _padded(more_inputs), more_inputs), bias
 
 
