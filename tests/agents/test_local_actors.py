@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from agents import IMPALA, Placement
 from agents.actor_process import Failure, Ready
 from agents.environments import Recipe
-from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
 from agents.local_actors import SLOTS, LocalActors
 from agents.processes import ActorError
@@ -30,7 +29,7 @@ from agents.shared_parameters import SharedParameters
 from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.stop import StopRequest
-from rmc_rl.vec_env import make_vec_env
+from tests.asynchronous_recall import mean_return_after_learning
 
 ROOT = Path(__file__).parents[2]
 STEPS, ROWS, ACTORS = 5, 3, 2
@@ -138,25 +137,7 @@ def source(running: LocalActors) -> LocalActors:
 
 def test_learns_to_recall() -> None:
     """What cannot be done without memory, from actors that lag behind."""
-    model = IMPALA(
-        "GRUPolicy",
-        Recall,
-        32,
-        policy_kwargs={"core_kwargs": {"hidden_size": 16}, "embedding_size": 16},
-        placement=Placement(kind="local", actors=2),
-        batch_size=32,
-        unroll_length=10,
-        learning_rate=1e-2,
-        discount=0.9,
-        optimizer="adam",
-        loss_reduction="mean",
-        max_gradient_norm=0.5,
-        normalize_advantages=True,
-        seed=0,
-        device="cpu",
-    )
-    model.learn(60_000)
-    assert evaluate(model.policy, make_vec_env(Recall, 20), 400, seed=1).returns.mean() > 0.95
+    assert mean_return_after_learning(Placement(kind="local", actors=2)) > 0.95
 
 
 def test_callbacks_see_every_step_that_is_learned_from() -> None:

@@ -22,7 +22,6 @@ import yaml
 from agents import IMPALA, Placement
 from agents.actor_process import Failure
 from agents.environments import Recipe
-from agents.evaluate import evaluate
 from agents.hyperparameters import ImpalaHyperparameters
 from agents.placement import SLOTS
 from agents.processes import ActorError, BeginError
@@ -30,7 +29,7 @@ from benchmarks.recall import Recall
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.run_folder import RunFolder
 from rmc_rl.stop import StopRequest
-from rmc_rl.vec_env import make_vec_env
+from tests.asynchronous_recall import mean_return_after_learning
 from tests.space_envs import Masked
 
 # Of all clusters that are started here, and of the processes below: Ray reads it when it is imported.
@@ -170,30 +169,11 @@ def test_learns_to_recall_and_leaves_nothing_behind() -> None:
         set(os.listdir("/dev/shm")),
         set(os.listdir(tempfile.gettempdir())),
     )
-    model = IMPALA(
-        "GRUPolicy",
-        Recall,
-        32,
-        policy_kwargs={"core_kwargs": {"hidden_size": 16}, "embedding_size": 16},
-        placement=Placement(kind="ray", actors=2),
-        batch_size=32,
-        unroll_length=10,
-        learning_rate=2e-2,
-        discount=0.9,
-        optimizer="adam",
-        loss_reduction="mean",
-        max_gradient_norm=0.5,
-        normalize_advantages=True,
-        seed=0,
-        device="cpu",
-    )
 
-    def look(*_: Any) -> bool:
+    def ours_are_kept() -> None:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-        return True
 
-    model.learn(60_000, callback=look)
-    assert evaluate(model.policy, make_vec_env(Recall, 20), 400, seed=1).returns.mean() > 0.95
+    assert mean_return_after_learning(Placement(kind="ray", actors=2), ours_are_kept) > 0.95
     wait_until(lambda: descendants(os.getpid()) <= before)
     # What other processes of this machine make goes soon.
     wait_until(lambda: set(os.listdir("/dev/shm")) <= blocks)
