@@ -17,7 +17,7 @@ FarthestCurriculumName = Literal["baseline", "combined"]
 FARTHEST_CURRICULA: tuple[FarthestCurriculumName, ...] = get_args(FarthestCurriculumName)
 LEARNED_UPDATES = 200
 LEARNED_SHARE = 0.5
-"""Ranks are learned when the mean loss over so many updates is below so much of a guess's, ln(k - 1)."""
+"""A lesson is learned when the mean loss over so many updates is below so much of a guess's, ln(k - 1)."""
 
 
 class Curriculum:
@@ -75,32 +75,45 @@ class Curriculum:
             setattr(self, name, value)
 
 
-class RankCurriculum:
-    """Draws n of every question of Nth Farthest, from 1 to k = `num_objects`.
+class FarthestCurriculum:
+    """How many numbers of a vector differ from 0, and n of every question: Nth Farthest, with k = `num_objects`.
 
-    `baseline`: uniform over all. `combined`: uniform over those that were brought in so far. They come from the ends
-    inwards, the farthest first and k, the vector itself, third: 1, k - 1, k, 2, k - 2, 3, ... The next one comes when
-    those that are there are learned: a question with a rank in the middle is hard to learn from nothing, since neither
-    nearness nor farness speaks for a vector.
+    `baseline`: all numbers, and n uniform from 1 to k. `combined`: lessons, each as soon as the one before is learned.
+    The farthest of vectors of one number comes first, then that of two numbers, up to `num_features`. Then other n
+    come in, from the ends inwards, k, the vector itself, third: 1, k - 1, k, 2, k - 2, 3, ... All that have come in are
+    asked equally often. Among vectors of many numbers the farthest differs too little from the others to be learned
+    from nothing, and so does a rank in the middle: neither nearness nor farness speaks for a vector.
     """
 
-    def __init__(self, name: FarthestCurriculumName, num_objects: int) -> None:
+    def __init__(self, name: FarthestCurriculumName, num_objects: int, num_features: int) -> None:
         if name not in FARTHEST_CURRICULA:
             raise ValueError(f"curriculum must be one of {sorted(FARTHEST_CURRICULA)}, got {name!r}")
         others = range(1, num_objects)
         inwards = [rank for pair in zip(others, reversed(others), strict=True) for rank in pair][: len(others)]
         self.order = np.array([*inwards[:2], num_objects, *inwards[2:]])
         self.learned_loss = LEARNED_SHARE * math.log(max(num_objects - 1, 2))
-        self.level = 1 if name == "combined" else num_objects
+        first = [(features, 1) for features in range(1, num_features)]
+        self.lessons = [*first, *((num_features, ranks) for ranks in range(1, num_objects + 1))]
+        self.level = 0 if name == "combined" else len(self.lessons) - 1
         self.losses: list[float] = []
+
+    @property
+    def features(self) -> int:
+        """Numbers of each vector that are not 0."""
+        return self.lessons[self.level][0]
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Every n that is asked for."""
+        return self.order[: self.lessons[self.level][1]]
 
     def draw(self, rng: np.random.Generator, batch_size: int) -> NDArray[np.int64]:
         """n of each question, [B]."""
-        return self.order[rng.integers(self.level, size=batch_size)]
+        return self.ranks[rng.integers(len(self.ranks), size=batch_size)]
 
     def observe(self, loss: float) -> None:
-        """Take note of an update's loss, and bring in a rank if those that are there are learned."""
-        if self.level == len(self.order):
+        """Take note of an update's loss, and go on to the next lesson if this one is learned."""
+        if self.level == len(self.lessons) - 1:
             return
         self.losses.append(loss)
         if len(self.losses) < LEARNED_UPDATES:

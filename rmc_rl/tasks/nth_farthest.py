@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..cores import State
 from ..cores.core import check_positive
-from .curriculum import FarthestCurriculumName, RankCurriculum
+from .curriculum import FarthestCurriculum, FarthestCurriculumName
 from .model import SequenceModel
 from .task import GeneratedTask, MakeCore, Metrics
 
@@ -35,8 +35,8 @@ class NthFarthest(GeneratedTask):
     Args:
         num_objects: vectors in a sequence, and so labels and steps.
         num_features: numbers in a vector.
-        curriculum: `"baseline"`, all n from the beginning, as in the paper; or `"combined"`, one after the other. See
-            `RankCurriculum`.
+        curriculum: `"baseline"`, everything from the beginning, as in the paper; or `"combined"`, short vectors first,
+            then one n after the other. See `FarthestCurriculum`.
 
     Raises:
         ValueError: fewer than two objects, no feature, or an unknown curriculum.
@@ -51,7 +51,7 @@ class NthFarthest(GeneratedTask):
         if num_objects < 2:
             raise ValueError(f"num_objects must be at least 2, or there is nothing to compare, got {num_objects}")
         self.num_objects, self.num_features = num_objects, num_features
-        self.curriculum = RankCurriculum(curriculum, num_objects)
+        self.curriculum = FarthestCurriculum(curriculum, num_objects, num_features)
         self.input_size = num_features + 3 * num_objects
         self.num_classes = num_objects
 
@@ -64,6 +64,7 @@ class NthFarthest(GeneratedTask):
         check_positive(batch_size=batch_size)
         rows, count = np.arange(batch_size), self.num_objects
         vectors = rng.random((batch_size, count, self.num_features), dtype=np.float32) * 2 - 1  # [B, T, F]
+        vectors[:, :, self.curriculum.features :] = 0
         labels = rng.random((batch_size, count), dtype=np.float32).argsort(axis=1)  # [B, T], a permutation in each row
         reference = rng.integers(count, size=batch_size)  # [B], a step; its label is as random as any
         rank = self.curriculum.draw(rng, batch_size) - 1  # [B], n - 1

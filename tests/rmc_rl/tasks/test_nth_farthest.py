@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmc_rl.tasks import NthFarthest
-from rmc_rl.tasks.curriculum import LEARNED_UPDATES, RankCurriculum
+from rmc_rl.tasks.curriculum import LEARNED_UPDATES, FarthestCurriculum
 
 OBJECTS, FEATURES, BATCH = 5, 3, 7
 
@@ -98,26 +98,35 @@ def test_bad_sizes_are_refused(kwargs: dict[str, int], message: str) -> None:
     ("num_objects", "order"),
     [(2, [1, 2]), (3, [1, 2, 3]), (4, [1, 3, 4, 2]), (7, [1, 6, 7, 2, 5, 3, 4])],
 )
-def test_ranks_come_one_by_one_when_those_before_are_learned(num_objects: int, order: list[int]) -> None:
-    curriculum, rng, chance = RankCurriculum("combined", num_objects), np.random.default_rng(0), np.log(num_objects)
-    for level in range(1, num_objects + 1):
+def test_numbers_and_then_ranks_come_one_by_one_when_those_before_are_learned(
+    num_objects: int, order: list[int]
+) -> None:
+    curriculum, rng, chance = FarthestCurriculum("combined", num_objects, 3), np.random.default_rng(0), np.log(9)
+    for features, ranks in [(1, 1), (2, 1), *((3, count) for count in range(1, num_objects + 1))]:
         for _ in range(LEARNED_UPDATES):
-            assert set(curriculum.draw(rng, 300).tolist()) == set(order[:level])
+            assert curriculum.features == features
+            assert set(curriculum.draw(rng, 300).tolist()) == set(order[:ranks])
             curriculum.observe(chance)
         for _ in range(LEARNED_UPDATES):
             curriculum.observe(0.0)
-    assert curriculum.level == num_objects, "and then it stays"
+    assert curriculum.level == num_objects + 1, "and then it stays"
 
 
 def test_a_curriculum_asks_what_it_has_come_to_and_is_tested_on_all() -> None:
     task = NthFarthest(4, FEATURES, "combined")
-    batch = task.sample(np.random.default_rng(0), 100)
-    assert answers(task, batch.inputs.numpy()) == batch.labels.tolist()
-    assert task.ranks(batch.inputs).tolist() == [1] * 100
+    for level in range(2):
+        batch = task.sample(np.random.default_rng(0), 100)
+        assert answers(task, batch.inputs.numpy()) == batch.labels.tolist()
+        assert task.ranks(batch.inputs).tolist() == [1] * 100
+        vectors = batch.inputs[..., :FEATURES]
+        assert (vectors[..., : level + 1] != 0).all()
+        assert (vectors[..., level + 1 :] == 0).all()
+        for _ in range(LEARNED_UPDATES):
+            task.observe(0.1)
     tested = task.hardest().sample(np.random.default_rng(0), 100)
     assert set(task.ranks(tested.inputs).tolist()) == {1, 2, 3, 4}
-    for _ in range(LEARNED_UPDATES + 3):
-        task.observe(0.1)
+    assert (tested.inputs[..., :FEATURES] != 0).all()
+    task.observe(0.2)
     other = NthFarthest(4, FEATURES, "combined")
     other.restore_progress(task.progress())
     assert (other.curriculum.level, other.progress()) == (2, task.progress())
