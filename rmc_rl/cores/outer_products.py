@@ -17,6 +17,8 @@ from .tiles import COLUMNS, ROWS
 
 BLOCK = 128
 """Steps of the tiles in a block: rows, or pairs of rows in bfloat16. So many stay in the cache."""
+LIBRARY_BLOCK = 1024
+"""Rows of a block for the library, which reads and writes all sums for each block."""
 
 
 class OuterProducts(NamedTuple):
@@ -25,7 +27,7 @@ class OuterProducts(NamedTuple):
     The block's form says how it is multiplied:
     - float32: grads [parts, BLOCK, ROWS] and inputs [parts, BLOCK, COLUMNS], in tiles.
     - bfloat16, the same with every two rows side by side: [parts, BLOCK, ROWS * 2] and [parts, BLOCK, COLUMNS * 2].
-    - bfloat16 [BLOCK, O] and [BLOCK, columns], for the library.
+    - bfloat16 [LIBRARY_BLOCK, O] and [LIBRARY_BLOCK, columns], for the library.
     """
 
     grads: Any
@@ -41,7 +43,7 @@ def take(products: Any, grad: Any, o0: int, o1: int, x: Any, h: Any) -> None:
     for r0 in range(0, len(grad), BLOCK):
         r1 = min(r0 + BLOCK, len(grad))
         steps = _steps(products.inputs, r1 - r0)
-        if products.taken[0] + steps > BLOCK:
+        if products.taken[0] + steps > products.inputs.shape[-2]:
             finish(products)
         first = products.taken[0]
         _lay_out(grad[r0:r1], o0, o1, ROWS, products.grads, first)

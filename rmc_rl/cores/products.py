@@ -16,7 +16,7 @@ from . import blas
 from .core import kept_of_weights
 from .matmul import multiply
 from .native import Precision, array, in_parts
-from .outer_products import BLOCK, OuterProducts, finish, take
+from .outer_products import BLOCK, LIBRARY_BLOCK, OuterProducts, finish, take
 from .tiles import COLUMNS, ROWS
 
 
@@ -90,7 +90,7 @@ def outer_products(outputs: int, inputs: int, more_inputs: int, precision: Preci
     parts, columns = -(-outputs // ROWS), _padded(inputs) + _padded(more_inputs)
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     if precision == "bf16" and blas.IS_FAST:
-        shapes = (BLOCK, outputs), (BLOCK, columns)
+        shapes = (LIBRARY_BLOCK, outputs), (LIBRARY_BLOCK, columns)
     else:
         together = 1 if precision == "fp32" else 2
         shapes = (parts, BLOCK, ROWS * together), (columns // COLUMNS, BLOCK, COLUMNS * together)

@@ -14,7 +14,7 @@ from rmc_rl.cores import blas, tiles
 from rmc_rl.cores.linear import Linear
 from rmc_rl.cores.matmul import multiply
 from rmc_rl.cores.native import BF16_IS_FAST
-from rmc_rl.cores.outer_products import BLOCK
+from rmc_rl.cores.outer_products import BLOCK, LIBRARY_BLOCK
 from rmc_rl.cores.products import backward_operand, forward_operand, layer_gradients
 
 needs_bf16_tiles = pytest.mark.skipif(not tiles.HAS_BF16, reason="no vector instructions for bfloat16 here")
@@ -66,7 +66,7 @@ def test_multiply_is_right_for_every_shape(precision, rows, inner, columns, accu
 @pytest.mark.usefixtures("form")
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from([1, 2, 5, BLOCK - 1, BLOCK, 2 * BLOCK + 1, 4 * BLOCK + 3]),
+    st.sampled_from([1, 2, 5, BLOCK - 1, BLOCK, 2 * BLOCK + 1, LIBRARY_BLOCK + 3]),
     SIZES,
     SIZES,
     st.sampled_from([1, 2]),
