@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -63,14 +63,13 @@ def reduce_gradients(module: nn.Module, reduction: Literal["mean", "sum"]) -> No
     """Replace the module's gradients by their means over all replicas, or their sums."""
     if count() == 1:
         return
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    total = torch.cat([gradient.flatten() for gradient in gradients])
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    total = torch.cat([cast(Tensor, parameter.grad).flatten() for parameter in parameters])
     dist.all_reduce(total)
     if reduction == "mean":
         total /= count()
-    parts = torch.split(total, [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    for parameter, part in zip(parameters, torch.split(total, [each.numel() for each in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def share_parameters(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Encoders: from one observation to one vector of features, as Stable-Baselines3 features extractors."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -52,7 +53,8 @@ class GridEncoder(BaseFeaturesExtractor):
         """observations [N, C, H, W] or [N, H, W, C], as the space says -> features [N, features_dim]."""
         from .cores.native import path_here  # only now: the compiler behind it takes its time to import
 
-        constants, parameters = self.coordinates.flatten(), tuple(self.convolutions.parameters())
+        first, _, second, _ = cast(Iterable[Any], self.convolutions)
+        constants, parameters = self.coordinates.flatten(), (first.weight, first.bias, second.weight, second.bias)
         if observations.requires_grad or path_here(observations, constants, *parameters) == "loop":
             pixels = self.convolutions(_channels_first(observations, self.channels)).flatten(1)
             rows = pixels.shape[0]  # len() would be a constant to torch.export

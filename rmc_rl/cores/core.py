@@ -1,10 +1,10 @@
 """What a recurrent core is, and the one place where a state is reset."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
 UnrollPath = Literal["fused", "fused, bf16", "parallel", "loop"]
+Made = TypeVar("Made")
 
 
 class Recording(Protocol):
@@ -43,9 +44,14 @@ def unchanged_weights() -> Iterator[None]:
         _kept.reset(token)
 
 
-def kept_of_weights() -> dict[Hashable, Any] | None:
-    """What has been made of weights within `unchanged_weights`; None outside, where nothing may be kept."""
-    return _kept.get()
+def kept_of_weights(key: Hashable, make: Callable[[], Made]) -> Made:
+    """What `make` makes of weights: once for each key within `unchanged_weights`, and anew everywhere else."""
+    kept = _kept.get()
+    if kept is None:
+        return make()
+    if key not in kept:
+        kept[key] = make()
+    return cast(Made, kept[key])
 
 
 def reset_state(starts: Tensor, initial_state: State, state: State) -> State:

@@ -23,6 +23,7 @@ from .native import (
     loop_gradients,
     must_loop,
     precision_here,
+    steps_with_gradient,
     without_autocast,
 )
 from .outer_products import OuterProducts
@@ -167,10 +168,11 @@ class FusedLSTM(torch.autograd.Function):
                 None,
                 *loop_gradients(core, starts, x, (h, c), parameters, (grad_outputs, grad_last_c)),
             )
-        saved: kernels.Saved = ctx.loan.workspace
+        reached = slice(steps_with_gradient(grad_outputs, grad_last_c))
         grad_h, grad_c = torch.zeros(h.shape), grad_last_c.clone(memory_format=torch.contiguous_format)
-        grad_x = torch.empty(x.shape)
-        inputs = array(grad_outputs), array(x), array(starts), *_backward_operands(core.cell, ctx.precision), saved
+        grad_x = torch.zeros(x.shape)
+        saved = kernels.Saved(*(steps[reached] for steps in ctx.loan.workspace))
+        inputs = *_of_steps(reached, grad_outputs, x, starts), *_backward_operands(core.cell, ctx.precision), saved
         written = grad_h.numpy(), grad_c.numpy(), grad_x.numpy()
         sizes = 4 * core.output_size, x.shape[2], core.output_size
 
@@ -210,9 +212,10 @@ class FusedGRU(torch.autograd.Function):
         core, (starts, x, h, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
             return None, None, None, None, *loop_gradients(core, starts, x, (h,), parameters, (grad_outputs,))
-        saved: kernels.Saved = ctx.loan.workspace
-        grad_h, grad_x = torch.zeros(h.shape), torch.empty(x.shape)
-        inputs = array(grad_outputs), array(x), array(starts), *_backward_operands(core.cell, ctx.precision), saved
+        reached = slice(steps_with_gradient(grad_outputs))
+        grad_h, grad_x = torch.zeros(h.shape), torch.zeros(x.shape)
+        saved = kernels.Saved(*(steps[reached] for steps in ctx.loan.workspace))
+        inputs = *_of_steps(reached, grad_outputs, x, starts), *_backward_operands(core.cell, ctx.precision), saved
         num_gates, size, input_size = 3 * core.output_size, core.output_size, x.shape[2]
 
         def part(b0: int, b1: int) -> tuple[OuterProducts, OuterProducts]:
@@ -225,6 +228,12 @@ class FusedGRU(torch.autograd.Function):
         weight_hh, _, bias_hh = weight_gradients(of_state, size, 0)
         weight_ih, _, bias_ih = weight_gradients(of_input, input_size, 0)
         return None, None, None, None, grad_x, grad_h, weight_ih, weight_hh, bias_ih, bias_hh
+
+
+def _of_steps(
+    reached: slice, grad_outputs: Tensor, x: Tensor, starts: Tensor
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return array(grad_outputs[reached]), array(x[reached]), array(starts[reached])
 
 
 def _backward_operands(cell: torch.nn.RNNCellBase, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import grid_kernels as kernels
+from .core import kept_of_weights
 from .layer_recording import recorded
 from .native import array, in_parts, without_autocast
 
@@ -102,7 +103,9 @@ def _inputs(
     by_channel = images.movedim(-1, 1) if channels == "last" else images  # [N, C, H, W]
     _, num_channels, height, width = by_channel.shape
     first, _, second, _ = map(len, parameters)
-    weights = kernels.Weights(*(array(_matrix(parameter)) for parameter in parameters))
+    weights = kept_of_weights(
+        tuple(map(id, parameters)), lambda: kernels.Weights(*(array(_matrix(parameter)) for parameter in parameters))
+    )
     return (
         array(images.flatten()),
         by_channel.stride(),

@@ -129,6 +129,16 @@ class FusedRecording(ABC):
         """As `Recording.unroll`."""
 
 
+def steps_with_gradient(grad_outputs: Tensor, *grad_last_state: Tensor) -> int:
+    """How many steps of an unroll [T, B, ...] a gradient reaches: a learner has none at its last observation."""
+    steps = len(grad_outputs)
+    if any(leaf.any() for leaf in grad_last_state):
+        return steps
+    while steps > 1 and not grad_outputs[steps - 1].any():
+        steps -= 1
+    return steps
+
+
 def must_loop(core: Core, parameters: Sequence[Tensor]) -> bool:
     """Whether a gradient is to be had from the loop: one that is to be differentiated in its turn, or one of weights
     that stood in for the core's own and are gone by now (`torch.func.functional_call`)."""

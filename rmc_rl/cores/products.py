@@ -22,13 +22,7 @@ from .tiles import COLUMNS, ROWS
 
 def forward_operand(weight: Tensor, precision: Precision) -> NDArray[np.generic]:
     """A weight [O, I] for `multiply`: x [R, I] -> x @ weight^T [R, O]."""
-    known = kept_of_weights()
-    if known is None:
-        return _operand(weight.detach().T, precision)
-    if (id(weight), precision) not in known:
-        known[id(weight), precision] = _operand(weight.detach().T, precision)
-    kept: NDArray[np.generic] = known[id(weight), precision]
-    return kept
+    return kept_of_weights((id(weight), precision), lambda: _operand(weight.detach().T, precision))
 
 
 def backward_operand(weight: Tensor, precision: Precision) -> NDArray[np.generic]:
