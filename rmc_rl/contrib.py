@@ -30,6 +30,7 @@ from . import policies
 from .cores import State
 from .masks import ACTION_MASK, check_mask
 from .network import Observation
+from .refusals import refuse
 
 StoredState = tuple[Tensor, ...]
 """h [1, B, D], the offset of a state from the initial one, all leaves side by side; c [1, B, 1], nothing."""
@@ -112,11 +113,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         return self._to_env(actions), values, distribution.log_prob(actions), RNNStates(stored, stored)
 
     def _refuse(self) -> NoReturn:
-        name = type(self).__name__
-        raise TypeError(
-            f"rmc_rl.contrib.{name} needs an algorithm that carries its state: use RecurrentPPO of sb3-contrib, or A2C "
-            f"or IMPALA of `agents` with {name}"
-        )
+        refuse(type(self).__name__)
 
     q_net = quantile_net = actor = property(_refuse)
     """What DQN, QR-DQN, and SAC and its kin look for first."""
