@@ -203,6 +203,29 @@ def test_bf16_in_the_library_is_as_precise_as_autocast(kind, monkeypatch):
     assert fused.mean() <= usual.mean()
 
 
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+@pytest.mark.parametrize(
+    ("loss", "reached"),
+    [
+        (lambda outputs, state: outputs[:4].sum(), 4),
+        (lambda outputs, state: outputs[0].sum(), 1),
+        (lambda outputs, state: state[-1].sum(), 6),
+    ],
+)
+def test_gradients_that_reach_some_steps_alone(kind, loss, reached):
+    """Steps after the last that is reached are left out of backward."""
+    core = _core({"input_size": 5, "hidden_size": 9}, 0, kind)
+    x, state, _ = _unroll_inputs(core, 6, 3)
+    starts = torch.zeros(6, 3, dtype=torch.bool)
+    fused, loop = (
+        torch.autograd.grad(loss(*unroll(x, state, starts)), [x, *state, *core.parameters()])
+        for unroll in (core.unroll, core.unroll_loop)
+    )
+    torch.testing.assert_close(fused, loop)
+    assert fused[0][:reached].any(dim=2).all()
+    assert not fused[0][reached:].any()
+
+
 @needs_bf16
 @every_core
 def test_weights_are_rounded_anew_but_where_they_are_said_not_to_change(kind, configuration):
