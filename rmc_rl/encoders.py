@@ -53,6 +53,7 @@ class GridEncoder(BaseFeaturesExtractor):
         """observations [N, C, H, W] or [N, H, W, C], as the space says -> features [N, features_dim]."""
         from .cores.native import path_here  # only now: the compiler behind it takes its time to import
 
+        # By name: `parameters()` searches all modules, which takes half as long as what follows in an actor's step.
         first, _, second, _ = cast(Iterable[Any], self.convolutions)
         constants, parameters = self.coordinates.flatten(), (first.weight, first.bias, second.weight, second.bias)
         if observations.requires_grad or path_here(observations, constants, *parameters) == "loop":

@@ -108,7 +108,7 @@ class LSTMRecording(FusedRecording):
         self.core, self.loan = core, _borrow("lstm", core, num_steps, batch_size)
 
     def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
-        saved, (h, c) = kernels.Saved(*(steps[part] for steps in self.loan.workspace)), state
+        saved, (h, c) = _saved(self.loan, part), state
         self.last_c = _lstm_steps(self.core, self.precision, starts, x, h, c, saved, self.outputs[part])
         return self.outputs[part][0], self.last_c
 
@@ -124,7 +124,7 @@ class GRURecording(FusedRecording):
         self.core, self.loan = core, _borrow("gru", core, num_steps, batch_size)
 
     def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
-        saved, (h,) = kernels.Saved(*(steps[part] for steps in self.loan.workspace)), state
+        saved, (h,) = _saved(self.loan, part), state
         _gru_steps(self.core, self.precision, starts, x, h, saved, self.outputs[part])
         return (self.outputs[part][0],)
 
@@ -168,11 +168,11 @@ class FusedLSTM(torch.autograd.Function):
                 None,
                 *loop_gradients(core, starts, x, (h, c), parameters, (grad_outputs, grad_last_c)),
             )
-        reached = slice(steps_with_gradient(grad_outputs, grad_last_c))
+        steps = steps_with_gradient(grad_outputs, grad_last_c)
+        inputs = _backward_inputs(ctx, steps, grad_outputs, x, starts)
         grad_h, grad_c = torch.zeros(h.shape), grad_last_c.clone(memory_format=torch.contiguous_format)
-        grad_x = torch.zeros(x.shape)
-        saved = kernels.Saved(*(steps[reached] for steps in ctx.loan.workspace))
-        inputs = *_of_steps(reached, grad_outputs, x, starts), *_backward_operands(core.cell, ctx.precision), saved
+        grad_x = torch.empty(x.shape)
+        grad_x[steps:] = 0
         written = grad_h.numpy(), grad_c.numpy(), grad_x.numpy()
         sizes = 4 * core.output_size, x.shape[2], core.output_size
 
@@ -212,10 +212,10 @@ class FusedGRU(torch.autograd.Function):
         core, (starts, x, h, *parameters) = ctx.core, ctx.saved_tensors
         if must_loop(core, parameters):
             return None, None, None, None, *loop_gradients(core, starts, x, (h,), parameters, (grad_outputs,))
-        reached = slice(steps_with_gradient(grad_outputs))
-        grad_h, grad_x = torch.zeros(h.shape), torch.zeros(x.shape)
-        saved = kernels.Saved(*(steps[reached] for steps in ctx.loan.workspace))
-        inputs = *_of_steps(reached, grad_outputs, x, starts), *_backward_operands(core.cell, ctx.precision), saved
+        steps = steps_with_gradient(grad_outputs)
+        inputs = _backward_inputs(ctx, steps, grad_outputs, x, starts)
+        grad_h, grad_x = torch.zeros(h.shape), torch.empty(x.shape)
+        grad_x[steps:] = 0
         num_gates, size, input_size = 3 * core.output_size, core.output_size, x.shape[2]
 
         def part(b0: int, b1: int) -> tuple[OuterProducts, OuterProducts]:
@@ -230,15 +230,24 @@ class FusedGRU(torch.autograd.Function):
         return None, None, None, None, grad_x, grad_h, weight_ih, weight_hh, bias_ih, bias_hh
 
 
-def _of_steps(
-    reached: slice, grad_outputs: Tensor, x: Tensor, starts: Tensor
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    return array(grad_outputs[reached]), array(x[reached]), array(starts[reached])
+def _backward_inputs(
+    ctx: Any, steps: int, grad_outputs: Tensor, x: Tensor, starts: Tensor
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], kernels.Saved]:
+    """What both backward kernels read, of the first `steps` steps, with the weights [G H, H] and [G H, I]."""
+    cell: torch.nn.RNNCellBase = ctx.core.cell
+    return (
+        array(grad_outputs[:steps]),
+        array(x[:steps]),
+        array(starts[:steps]),
+        backward_operand(cell.weight_hh, ctx.precision),
+        backward_operand(cell.weight_ih, ctx.precision),
+        _saved(ctx.loan, slice(steps)),
+    )
 
 
-def _backward_operands(cell: torch.nn.RNNCellBase, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The weights [G H, H] and [G H, I], for products of the gates' gradient."""
-    return backward_operand(cell.weight_hh, precision), backward_operand(cell.weight_ih, precision)
+def _saved(loan: Loan[kernels.Saved], part: slice) -> kernels.Saved:
+    """What is saved of this part of the steps."""
+    return kernels.Saved(*(steps[part] for steps in loan.workspace))
 
 
 def _borrow(kind: Literal["lstm", "gru"], core: Core, steps: int, batch: int) -> Loan[kernels.Saved]:
