@@ -10,7 +10,8 @@ from agents.evaluate import evaluate
 from benchmarks.recall import Recall
 from rmc_rl.vec_env import make_vec_env
 
-ENOUGH, EPISODES = 0.99, 100
+ENOUGH, EPISODES = 0.99, 1_000
+"""A return, and of how many episodes in a row: among as many as 100, a lucky stretch passes for what is learned."""
 AT_MOST_STEPS = 500_000
 """Several times what was ever needed: now and then, two of three cues are all that is known for a long time."""
 
@@ -31,6 +32,7 @@ def mean_return_after_learning(placement: Placement, on_step: Callable[[], None]
         loss_reduction="mean",
         max_gradient_norm=0.5,
         normalize_advantages=True,
+        stats_window_size=EPISODES,
         seed=0,
         device="cpu",
     )
