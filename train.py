@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rmc_rl.run_folder import RunFolder
 
 QUICK_START = Path(__file__).parent / "configs" / "quick_start.yaml"
+MAY_BE_NULL = ("config", "resume", "name", "replicas", "placement.address", "placement.precision")
 
 
 def main(arguments: list[str]) -> int:
@@ -133,7 +134,7 @@ def check_values(values: Namespace, resume: str | None, kind: type[AgentRun] | t
         if is_dataclass(field.type) and not isinstance(values[field.name], Namespace):
             raise ValueError(f"{field.name} must hold settings, as in {field.name}: {{KEY: VALUE}}")
     for key, value in values.items():
-        if value is None and key not in ("config", "resume", "name", "replicas", "placement.address"):
+        if value is None and key not in MAY_BE_NULL:
             raise ValueError(f"{key} must have a value, got null")
 
 

@@ -21,7 +21,7 @@ from rmc_rl.policies import RecurrentPolicy
 from .actor import Actor, VecObservation
 from .environments import Recipe
 from .hyperparameters import Hyperparameters
-from .placement import SLOTS
+from .placement import SLOTS, Placement
 from .processes import follow_parent, settled
 from .shared_parameters import SharedParameters
 from .trajectory import Trajectory
@@ -69,11 +69,16 @@ class Blueprint:
     seed: int
 
     @classmethod
-    def of(cls, policy: RecurrentPolicy, recipe: Recipe, settings: Hyperparameters, seed: int) -> "Blueprint":
+    def of(
+        cls, policy: RecurrentPolicy, recipe: Recipe, settings: Hyperparameters, placement: Placement, seed: int
+    ) -> "Blueprint":
         """Of an actor with a policy like this one, which plays the recipe's environments."""
         spaces_of = (policy.observation_space, policy.action_space)
         core = str(policy.core), type(policy.network.core)
-        return cls(recipe, type(policy), *spaces_of, policy.network_kwargs, core, settings, seed)
+        network_kwargs = dict(policy.network_kwargs)
+        if placement.precision is not None:
+            network_kwargs["precision"] = placement.precision
+        return cls(recipe, type(policy), *spaces_of, network_kwargs, core, settings, seed)
 
     def make(self) -> Actor:
         """The actor, at the first observations of fresh episodes. Its environments are the caller's to close."""

@@ -93,7 +93,7 @@ class LocalActors:
         slots = Slots.allocate(self.unroll_length, recipe.n_envs, policy.network)
         self.parts = [slot.split(self.width) for slot in slots.split(self.num_rows)]  # by slot
         self.trajectory = Trajectory.allocate(self.unroll_length, batch_size, policy.network, policy.device)
-        blueprint = Blueprint.of(policy, replace(recipe, n_envs=self.num_rows), settings, self.seed)
+        blueprint = Blueprint.of(policy, replace(recipe, n_envs=self.num_rows), settings, placement, self.seed)
         self.task = Task(blueprint, slots, first_slot=0, parameters=self.parameters)
         self.log = LagLog(placement.actors)
         self.full = UnrollQueue(self.trajectory, self.width, placement.max_policy_lag, self._hand_back, self.log)

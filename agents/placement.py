@@ -41,6 +41,9 @@ class Placement:
     """local, ray: how many actors may fail, and be restarted, within 10 minutes; one more ends training."""
     max_silence: float = 600.0
     """local, ray: seconds without an unroll after which an actor is taken to hang, and is restarted."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """local, ray: of the actors' matrix products, where it differs from policy.precision; null: it does not. With bf16,
+    actors are faster, and V-trace corrects for what they round."""
     address: str | None = None
     """ray: HOST:PORT of the cluster's head, as `ray start --head` names it; this machine must be one of the cluster's.
     null: Ray is started on this machine alone, for as long as training lasts."""
@@ -51,6 +54,7 @@ class Placement:
         self._check("max_policy_lag", self.max_policy_lag >= 0, "at least 0")
         self._check("max_restarts", self.max_restarts >= 0, "at least 0")
         self._check("max_silence", self.max_silence > 0, "above 0")
+        self._check("precision", self.precision in ("fp32", "bf16", None), "'fp32', 'bf16' or null")
         self._check("address", self.address is None or _is_address(self.address), "HOST:PORT or null")
         self._check("kind", self.kind == "ray" or self.address is None, "'ray' where address is set")
         idle = [field.name for field in fields(self) if getattr(self, field.name) != field.default]

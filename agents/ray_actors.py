@@ -138,7 +138,7 @@ class RayActors:
         self.seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else seed
         self.width = min(self.num_rows, batch_size)  # of a chunk
         self.version = 0
-        self.blueprint = Blueprint.of(policy, replace(recipe, n_envs=self.num_rows), settings, self.seed)
+        self.blueprint = Blueprint.of(policy, replace(recipe, n_envs=self.num_rows), settings, placement, self.seed)
         batch = Trajectory.allocate(settings.unroll_length, batch_size, policy.network, policy.device)
         self.log = LagLog(placement.actors)
         self.full = UnrollQueue(batch, self.width, placement.max_policy_lag, self._hand_back, self.log)

@@ -31,6 +31,7 @@ from .train import CORES, ENVIRONMENT
 UNROLL_LENGTH = 40
 WARM_UP_BATCHES = 4
 Kind = Literal["sync", "local", "ray"]
+Precision = Literal["bf16"] | None  # None: that of the learner, float32
 
 
 class Candidate(Protocol):
@@ -69,6 +70,7 @@ class Ours(NamedTuple):
     learners: int
     actors: int
     num_envs: int
+    actors_precision: Precision = None
 
     def measure(self, seconds: float) -> float:
         with replicated(self.learners, partial(other_learner, self)):
@@ -83,7 +85,9 @@ class Ours(NamedTuple):
 
     def make_agent(self, rank: int) -> IMPALA:
         policy, core_kwargs = CORES[self.core]
-        placement = Placement() if self.kind == "sync" else Placement(kind=self.kind, actors=self.actors)
+        placement = Placement()
+        if self.kind != "sync":
+            placement = Placement(kind=self.kind, actors=self.actors, precision=self.actors_precision)
         agent = IMPALA(
             policy,
             "envs:MiniPacman-v0",
@@ -163,16 +167,18 @@ def trained_steps(result: dict[str, Any]) -> float:
 
 def make_candidates(num_envs: int, kinds: list[Kind], cores: list[str]) -> dict[str, Candidate]:
     """Lock step in two processes; and actors apart, one learner with one or two, and two with one each."""
-    settings: dict[Kind, list[tuple[int, int]]] = {
-        "sync": [(2, 1)],
-        "local": [(1, 1), (1, 2), (2, 1)],
-        "ray": [(1, 1), (1, 2)],
+    settings: dict[Kind, list[tuple[int, int, Precision]]] = {
+        "sync": [(2, 1, None)],
+        "local": [(1, 1, None), (1, 2, None), (2, 1, None), (2, 1, "bf16")],
+        "ray": [(1, 1, None), (1, 2, None)],
     }
     return {
-        f"{core}, {kind}, {learners} x {actors}": Ours(core, kind, learners, actors, num_envs)
+        f"{core}, {kind}, {learners} x {actors}{', bf16 actors' if precision else ''}": Ours(
+            core, kind, learners, actors, num_envs, precision
+        )
         for core in cores
         for kind in kinds
-        for learners, actors in settings[kind]
+        for learners, actors, precision in settings[kind]
     }
 
 

@@ -269,6 +269,7 @@ def test_bad_arguments(arguments: list[str], reason: str, capsys: pytest.Capture
         (["--placement.kind=cloud"], "placement.kind.*cloud"),
         (["--placement.actors=4"], "environments must be a multiple of the 4 actors, got 6"),
         (["--placement.max_restarts=-1"], "placement.max_restarts must be at least 0, got -1"),
+        (["--placement.precision=fp16"], "placement.precision.*fp16"),
         (["--replicas=4"], "replicas must divide environment.num_envs, 6, got 4"),
         (["--replicas=6"], "environments must be a multiple of the 12 actors, got 6"),
         (["--threads=2"], "threads must be 1 with placement.kind local, got 2"),

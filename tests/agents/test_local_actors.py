@@ -27,6 +27,7 @@ from agents.processes import ActorError
 from agents.restarts import Restarts
 from agents.shared_parameters import SharedParameters
 from benchmarks.recall import Recall
+from rmc_rl.cores.native import BF16_IS_FAST
 from rmc_rl.policies import GRUPolicy
 from rmc_rl.stop import StopRequest
 from tests.asynchronous_recall import mean_return_after_learning
@@ -215,6 +216,22 @@ def test_batches_of_other_sizes(policy: GRUPolicy, batch_size: int, actors: int)
     with closing(start(policy, batch_size, actors)) as source:
         assert source.trajectory.batch_size == batch_size
         check_batches(source, max(6, 6 * SLOTS * actors * ROWS // batch_size))
+
+
+@pytest.mark.skipif(not BF16_IS_FAST, reason="needs a processor that multiplies in bf16")
+def test_actors_of_another_precision(policy: GRUPolicy) -> None:
+    """They compute what the learner does but for the rounding, and the learner's precision stays."""
+    with torch.no_grad():
+        policy.network.policy_head.weight *= 100
+    with closing(start(policy, precision="bf16")) as source:
+        trajectory = source.batch(go_on)
+        assert trajectory is not None
+        output, _ = source.network(trajectory.observations, trajectory.initial_state, trajectory.starts)
+        distribution = source.network.distribution(output.policy[:-1].flatten(0, 1))
+        log_probs = distribution.log_prob(trajectory.actions.flatten()).view(STEPS, ROWS)
+        difference = (log_probs - trajectory.behaviour_log_probs).abs()
+        assert 1e-4 < difference.max() < 1e-1
+    assert policy.network_kwargs["precision"] == "fp32"
 
 
 def test_actors_play_different_games_and_each_goes_on(source: LocalActors) -> None:
