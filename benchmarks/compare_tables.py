@@ -37,6 +37,8 @@ TABLE, FIGURE = "table.md", "curves.png"
 RUNS_CSV, CURVES_CSV = "runs.csv", "curves.csv"
 PIECES = 20
 """A run's speed is the median of so many pieces of its time, so that a pause does not count."""
+RANGE = 500
+"""The axes of steps and hours begin at this part of their ends."""
 Key = tuple[str, int]
 
 
@@ -219,12 +221,21 @@ def draw(grid: Grid, results: Results) -> "Figure":
         for axes in (by_steps, by_hours):
             _draw_published(axes, grid.views[view].published)
             style(axes)
+            _stretch(axes)
         by_steps.set(xlabel="environment steps", ylabel="return (mean of the last episodes)", title=view)
         by_hours.set(xlabel="hours on one core")
         by_hours.set_title(INTERVAL_NOTE, loc="right", fontsize="small", color="#666666")
         by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
+        by_hours.xaxis.set_major_formatter("{x:g}")
         by_hours.legend(edgecolor="none", loc="lower right")
     return figure
+
+
+def _stretch(axes: "Axes") -> None:
+    """Have a logarithmic axis, since a run may have many times the steps of another."""
+    most = axes.dataLim.x1
+    axes.set_xscale("log")
+    axes.set_xlim(most / RANGE, most)
 
 
 def _draw_published(axes: "Axes", published: dict[str, float]) -> None:

@@ -83,11 +83,13 @@ def test_quick_start_is_what_no_arguments_mean() -> None:
 
 
 def test_compared_configurations_differ_in_nothing_but_what_is_compared() -> None:
-    """A comparison of cores, and of viewports, is worth nothing if anything else differs too."""
+    """A comparison of cores, and of viewports, is worth nothing if more differs than was tuned for each core."""
     configs = [flatten(dataclasses.asdict(load(name))) for name in COMPARED]
     viewports = [config["environment.kwargs"].pop("viewport") for config in configs]
     policies = [config.pop("policy.name") for config in configs]
+    tuned = [(config.pop("policy.core_kwargs"), config.pop("agent.learning_rate")) for config in configs]
     assert viewports == [5, 5, None, None]
     assert policies == ["RMCPolicy", "LSTMPolicy"] * 2
+    assert tuned[:2] == tuned[2:]
     assert all(config == configs[0] for config in configs)
     assert configs[0]["environment.id"] == "envs:MiniPacman-v0"
