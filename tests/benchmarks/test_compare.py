@@ -15,9 +15,8 @@ import pytest
 import yaml
 
 import train
-from benchmarks import compare
 from benchmarks.compare import GRID, Job, main
-from benchmarks.compare_tables import hours_of, median_speed
+from benchmarks.compare_tables import RANGE, Results, draw, hours_of, median_speed
 from benchmarks.grid import Grid, Run, merged
 from rmc_rl.figures import Curve, difference_interval
 from rmc_rl.run_folder import RunFolder
@@ -156,6 +155,19 @@ def test_the_table_is_made_of_csv_files_alone(capsys: pytest.CaptureFixture[str]
     assert {path.name: path.read_bytes() for path in Path("kept").iterdir()} == made
 
 
+def test_a_short_run_can_be_seen_beside_a_long_one() -> None:
+    """It has its width of a logarithmic axis."""
+    grid = write_grid()
+    curves = {
+        (row, 3): [{"row": row, "seed": 3, "steps": i * most, "hours": i * most / 10, "return": i} for i in range(9)]
+        for row, most in (("lstm", 10), ("none", 1000))
+    }
+    runs = {key: {"row": key[0], "seed": 3, "view": "viewport"} for key in curves}
+    for axes, most in zip(draw(grid, Results(runs, curves)).axes, (8000, 800), strict=True):
+        assert axes.get_xscale() == "log"
+        assert axes.get_xlim() == pytest.approx((most / RANGE, most))
+
+
 def test_more_steps_are_learned_on_top() -> None:
     """A grid that is given more steps goes on with what it has, and knows no other change."""
     (run, *_) = write_grid().runs("tiny")
@@ -267,11 +279,24 @@ def test_bad_arguments(arguments: list[str], reason: str, capsys: pytest.Capture
 
 
 def test_the_grid_that_comes_along() -> None:
-    """Each of its runs has settings that are legal, on one core, with 200 games in the end."""
+    """What is published, on both views: each run has 200 games in the end."""
     grid = Grid.read(ROOT / GRID)
     assert {row.view for row in grid.rows.values()} == {"viewport", "full"}
-    for run in grid.runs("mini_pacman"):
+    assert {grid.settings_of(name)["evaluation"]["final_episodes"] for name in grid.rows} == {200}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / GRID).parent.iterdir()), ids=lambda path: path.stem)
+def test_every_grid_that_comes_along(path: Path) -> None:
+    """Each of its runs has settings that are legal, on one core."""
+    for run in Grid.read(path).runs(path.stem):
         config = run.config()
-        assert (config.replicas, config.threads, config.evaluation.final_episodes) == (1, 1, 200)
+        assert (config.replicas, config.threads) == (1, 1)
         assert config.seed == run.seed
-        assert compare.GRID.stem in str(config.name)
+        assert path.stem in str(config.name)
+
+
+def test_what_is_tuned_is_not_what_is_compared() -> None:
+    """No seed of the comparison has a part in choosing its settings."""
+    tuning = Grid.read((ROOT / GRID).with_name("mini_pacman_tuning.yaml"))
+    compared = Grid.read(ROOT / GRID)
+    assert not {run.seed for run in tuning.runs("")} & set(compared.seeds)
