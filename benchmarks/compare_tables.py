@@ -234,8 +234,9 @@ def draw(grid: Grid, results: Results) -> "Figure":
 def _stretch(axes: "Axes") -> None:
     """Have a logarithmic axis, since a run may have many times the steps of another."""
     most = axes.dataLim.x1
-    axes.set_xscale("log")
-    axes.set_xlim(most / RANGE, most)
+    if most > 0:  # hours are rounded, to 0 for a run of less than a second
+        axes.set_xscale("log")
+        axes.set_xlim(most / RANGE, most)
 
 
 def _draw_published(axes: "Axes", published: dict[str, float]) -> None:
