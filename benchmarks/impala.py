@@ -85,9 +85,7 @@ class Ours(NamedTuple):
 
     def make_agent(self, rank: int) -> IMPALA:
         policy, core_kwargs = CORES[self.core]
-        placement = Placement()
-        if self.kind != "sync":
-            placement = Placement(kind=self.kind, actors=self.actors, precision=self.actors_precision)
+        placement = Placement(kind=self.kind, actors=self.actors, precision=self.actors_precision)
         agent = IMPALA(
             policy,
             "envs:MiniPacman-v0",

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from agents.config import EnvironmentConfig
 from agents.evaluate import rollout
-from agents.saved_model import SavedModel
-from play import PRETRAINED, Parser, model_path, pretrained, read_environment, whole
+from play import Parser, whole
 from rmc_rl.policies import RecurrentPolicy
-from rmc_rl.run_folder import RunFolder
 from rmc_rl.vec_env import make_vec_env
+
+from .trained import Trained
 
 SEED = 5_000_000
 """Of the first game; those of training, evaluation, videos and the probe are below it."""
@@ -57,11 +57,12 @@ def play(policy: RecurrentPolicy, environment: EnvironmentConfig, games: int) ->
         if not playing.any():
             break
     returns = np.array([1, 2, 5]) @ eaten  # [games]
-    error = returns.std(ddof=1) / np.sqrt(games)
-    means = dict(
-        zip(("mean_return", "standard_error", *Eaten._fields), (returns.mean(), error, *eaten.mean(1)), strict=True)
-    )
-    return {name: round(float(mean), 2) for name, mean in means.items()} | {"games": games}
+    figures = {
+        "mean_return": returns.mean(),
+        "standard_error": returns.std(ddof=1) / np.sqrt(games),
+        **Eaten(*eaten.mean(axis=1))._asdict(),
+    }
+    return {name: round(float(figure), 2) for name, figure in figures.items()} | {"games": games}
 
 
 def main(arguments: list[str]) -> int:
@@ -74,10 +75,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         for run in options.runs:
-            folder = RunFolder.open(PRETRAINED / run if str(run) in pretrained() else run)
-            policy = SavedModel.read(model_path(folder, "last")).policy
-            found = play(policy, read_environment(folder), options.games)
-            print(json.dumps({"agent": folder.path.resolve().name, **found}), flush=True)
+            agent = Trained.read(run)
+            found = play(agent.policy, agent.environment, options.games)
+            print(json.dumps({"agent": agent.name, **found}), flush=True)
     except (ValueError, OSError) as error:
         print(f"points: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -24,17 +24,17 @@ import torch
 
 from agents.actor import VecObservation
 from agents.config import EnvironmentConfig
-from agents.saved_model import SavedModel
 from envs import MiniPacmanVectorEnv
 from envs.mini_pacman.maze import COLUMNS, FREE, ROWS
-from play import PRETRAINED, Parser, model_path, pretrained, read_environment, whole
+from play import Parser, whole
 from rmc_rl.figures import COLORS, save
 from rmc_rl.policies import NumpyState, RecurrentPolicy
-from rmc_rl.run_folder import RunFolder, write_text
+from rmc_rl.run_folder import write_text
 from rmc_rl.vec_env import make_vec_env
 
 from .linear_probe import Features, Labels, Mask, can_be_probed, mean_with_interval, probe
 from .tables import comma_separated
+from .trained import Trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,9 +160,8 @@ def study(run: Path, games: int) -> tuple[list[dict[str, Any]], list[dict[str, A
     Raises:
         ValueError: no run or agent of that name, one that cannot be read, another game, or too few games.
     """
-    folder = RunFolder.open(PRETRAINED / run if str(run) in pretrained() else run)
-    policy = SavedModel.read(model_path(folder, "last")).policy
-    moments = play(policy, read_environment(folder), games)
+    agent_name, policy, environment = Trained.read(run)
+    moments = play(policy, environment, games)
     figures, lines = [], []
     for kind, labels in moments.labels.items():
         probed = can_be_probed(labels)
@@ -172,7 +171,7 @@ def study(run: Path, games: int) -> tuple[list[dict[str, Any]], list[dict[str, A
         shares = (labels.true & labels.asked).sum(axis=0) / labels.asked.sum(axis=0)
         probes = {name: probe(features, labels) for name, features in moments.inputs.items()}
         for name, (aucs, penalty) in probes.items():
-            agent = {"agent": folder.path.resolve().name, "core": policy.core, "input": name}
+            agent = {"agent": agent_name, "core": policy.core, "input": name}
             figures.append(
                 {
                     **agent,
