@@ -110,7 +110,8 @@ def description(agent: Path) -> str:
     config = yaml.safe_load((agent / "config.yaml").read_text(encoding="utf-8"))
     score = json.loads((agent / "evaluation.json").read_text(encoding="utf-8"))
     viewport = config["environment"]["kwargs"].get("viewport")
-    view = f"{viewport} x {viewport} viewport" if viewport else "whole maze"
+    whole = {None: "whole maze", "centred": "whole maze, centred"}
+    view = whole.get(viewport, f"{viewport} x {viewport} viewport")
     margin = 1.96 * score["standard_error"]
     return (
         f"{config['policy']['name']}, {view}, {score['steps'] / 1e6:.0f} million steps: "

@@ -124,7 +124,7 @@ def play(policy: RecurrentPolicy, environment: EnvironmentConfig, games: int) ->
     env = make_vec_env(environment.id, games, environment.kwargs, environment.previous_action_reward)
     game = getattr(getattr(env.unwrapped, "env", None), "unwrapped", None)
     viewport = environment.kwargs.get("viewport", 5)
-    if not isinstance(game, MiniPacmanVectorEnv) or viewport is None:
+    if not isinstance(game, MiniPacmanVectorEnv) or not isinstance(viewport, int):
         raise ValueError(f"environment must be Mini-Pacman through a viewport, got {environment.id} with {viewport=}")
     torch.manual_seed(SEED)
     fresh = type(policy)(policy.observation_space, policy.action_space, **policy.network_kwargs)

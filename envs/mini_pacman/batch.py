@@ -1,7 +1,7 @@
 """Many games side by side: what the single and the vector environment share."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,8 @@ Rows = npt.NDArray[np.int64]
 
 NUM_ACTIONS = 5
 OBSERVATIONS = ("rgb", "planes")
+Viewport = int | Literal["centred"] | None
+"""What is seen: see `MiniPacmanEnv`."""
 
 
 class Outcome(NamedTuple):
@@ -34,7 +36,7 @@ class Outcome(NamedTuple):
 class GameBatch:
     """N games of one mode, seen in one way, each row with a generator of its own. Arguments as for `MiniPacmanEnv`."""
 
-    def __init__(self, num_games: int, mode: str, viewport: int | None, observation: str, frame_cap: int) -> None:
+    def __init__(self, num_games: int, mode: str, viewport: Viewport, observation: str, frame_cap: int) -> None:
         self.viewport = _viewport(viewport)
         self.observation_space = _space(self.viewport, one_of("observation", observation, OBSERVATIONS))
         self._paint = paint_rgb if observation == "rgb" else paint_planes
@@ -71,7 +73,7 @@ class GameBatch:
         """What is seen in the given rows, [R]: a new array [R, height, width, channels]."""
         space = self.observation_space
         observations = np.empty((len(rows), *space.shape), space.dtype)
-        self._paint(self.games, rows, observations)
+        self._paint(self.games, rows, self.viewport == "centred", observations)
         return observations
 
     def report(self, rows: Rows) -> Array:
@@ -90,19 +92,18 @@ class GameBatch:
         write_state(state, self.games[row])
 
 
-def _viewport(viewport: Any) -> int | None:
-    if viewport is None:
-        return None
-    legal = tuple(range(5, MAX_VIEWPORT + 1, 2))
+def _viewport(viewport: Any) -> Viewport:
+    legal: tuple[Viewport, ...] = (None, "centred", *range(5, MAX_VIEWPORT + 1, 2))
     if viewport not in legal:
         raise ValueError(
-            f"viewport must be odd, from 5 to {MAX_VIEWPORT}, or None for the whole maze, got {viewport!r}"
+            f"viewport must be odd, from 5 to {MAX_VIEWPORT}, or, for the whole maze, None or 'centred', "
+            f"got {viewport!r}"
         )
-    return int(viewport)
+    return legal[legal.index(viewport)]
 
 
-def _space(viewport: int | None, observation: str) -> gymnasium.spaces.Box:
-    height, width = (ROWS, COLUMNS) if viewport is None else (viewport, viewport)
+def _space(viewport: Viewport, observation: str) -> gymnasium.spaces.Box:
+    height, width = (viewport, viewport) if isinstance(viewport, int) else (ROWS, COLUMNS)
     if observation == "rgb":
         return gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
     return gymnasium.spaces.Box(0, 1, (height, width, 6), np.float32)

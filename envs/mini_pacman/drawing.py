@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pygame
 
+from .batch import Viewport
 from .game import PILL_POWER
 from .maze import COLUMNS, DOWN, FREE, LEFT, ROWS, UNREAL_LEFT, UP, position_of, unpack
 from .modes import MODES
@@ -36,10 +37,10 @@ DIMMED = 100  # of 255: how bright the maze is where the viewport does not reach
 FLICKER_BELOW = 7  # steps of power
 
 
-def draw(game: Any, viewport: int | None) -> npt.NDArray[np.uint8]:
+def draw(game: Any, viewport: Viewport) -> npt.NDArray[np.uint8]:
     """The picture of a game, uint8 [528, 608, 3]; what the viewport hides is dimmed."""
     board = _board(game)
-    if viewport is not None:
+    if isinstance(viewport, int):
         board = _dim_outside(board, _window_rect(game, viewport))
     picture = pygame.Surface(FRAME_SIZE, depth=32)
     picture.fill(BACKGROUND)

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from . import rendering
-from .batch import NUM_ACTIONS, Array, GameBatch
+from .batch import NUM_ACTIONS, Array, GameBatch, Viewport
 from .checks import integer, one_of
 from .game import INFO_KEYS
 
@@ -26,7 +26,8 @@ class MiniPacmanEnv(gymnasium.Env[Array, Any]):
 
     Args:
         mode: "regular", "avoid", "hunt", "ambush" or "rush".
-        viewport: The side of the square seen around Pacman, odd, from 5 to 37; None: the whole maze of 15 x 19 cells.
+        viewport: The side of the square seen around Pacman, odd, from 5 to 37; None: the whole maze of 15 x 19 cells;
+            "centred": the same, turned around its edges so that Pacman is in the middle.
         observation: "rgb", uint8 [height, width, 3]; or "planes", float32 [height, width, 6]: wall, food, Pacman, ghost
             (1 - power / 20), edible ghost (power / 20) and pill.
         frame_cap: After how many steps an episode is truncated; 0: never.
@@ -41,7 +42,7 @@ class MiniPacmanEnv(gymnasium.Env[Array, Any]):
     def __init__(
         self,
         mode: str = "regular",
-        viewport: int | None = 5,
+        viewport: Viewport = 5,
         observation: str = "rgb",
         frame_cap: int = 3000,
         render_mode: str | None = None,

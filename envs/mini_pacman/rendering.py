@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .batch import Viewport
 from .maze import FREE, position_of, unpack
 from .modes import MODES
 
@@ -13,14 +14,14 @@ if TYPE_CHECKING:
     from .drawing import Window
 
 
-def render(game: Any, viewport: int | None, render_mode: str | None) -> Any:
+def render(game: Any, viewport: Viewport, render_mode: str | None) -> Any:
     """A frame for "rgb_array", text for "ansi", else None."""
     if render_mode == "rgb_array":
         return frame(game, viewport)
     return text(game) if render_mode == "ansi" else None
 
 
-def frame(game: Any, viewport: int | None) -> npt.NDArray[np.uint8]:
+def frame(game: Any, viewport: Viewport) -> npt.NDArray[np.uint8]:
     """A picture, uint8 [528, 608, 3]; what the viewport hides is dimmed. It needs no display."""
     _silence_pygame()
     from .drawing import draw

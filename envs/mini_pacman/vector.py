@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from . import rendering
-from .batch import NUM_ACTIONS, Array, GameBatch, Rows
+from .batch import NUM_ACTIONS, Array, GameBatch, Rows, Viewport
 from .checks import integer, one_of
 from .game import INFO_KEYS
 
@@ -40,7 +40,7 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self,
         num_envs: int = 1,
         mode: str = "regular",
-        viewport: int | None = 5,
+        viewport: Viewport = 5,
         observation: str = "rgb",
         frame_cap: int = 3000,
         render_mode: str | None = None,

@@ -130,6 +130,7 @@ def write_run(path: Path, environment: dict[str, Any]) -> None:
         (["nothing"], None, "there is no run folder nothing"),
         (["run"], {"id": "CartPole-v1"}, "environment must be Mini-Pacman through a viewport, got CartPole-v1"),
         (["run"], {"kwargs": {"viewport": None}}, "got envs:MiniPacman-v0 with viewport=None"),
+        (["run"], {"kwargs": {"viewport": "centred"}}, "got envs:MiniPacman-v0 with viewport='centred'"),
         (["run", "--games", "10"], {"kwargs": {"frame_cap": 3}}, "run: no label of food varies enough to be probed"),
     ],
 )

@@ -12,7 +12,7 @@ from envs import MiniPacmanEnv, MiniPacmanVectorEnv
 WRONG_ARGUMENTS = [
     ({"mode": "easy"}, r"mode must be one of 'regular', 'avoid', 'hunt', 'ambush', 'rush', got 'easy'"),
     ({"mode": None}, r"mode must be one of .*, got None"),
-    ({"viewport": 6}, r"viewport must be odd, from 5 to 37, or None for the whole maze, got 6"),
+    ({"viewport": 6}, r"viewport must be odd, from 5 to 37, or, for the whole maze, None or 'centred', got 6"),
     ({"viewport": 3}, r"viewport .* got 3"),
     ({"viewport": 39}, r"viewport .* got 39"),
     ({"viewport": "5"}, r"viewport .* got '5'"),

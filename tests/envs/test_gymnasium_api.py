@@ -16,12 +16,12 @@ from envs import MiniPacmanEnv, MiniPacmanVectorEnv
 
 from .literal_rules import MODES
 
-KINDS = [("rgb", 5), ("rgb", None), ("planes", 7), ("planes", None)]
+KINDS = [("rgb", 5), ("rgb", None), ("planes", 7), ("planes", None), ("planes", "centred")]
 ID = "envs:MiniPacman-v0"
 
 
 @pytest.mark.parametrize(("observation", "viewport"), KINDS)
-def test_gymnasiums_checker_is_content(observation: str, viewport: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gymnasiums_checker_is_content(observation: str, viewport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a single warning, rendering in every mode included."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     for mode in MODES:
@@ -30,7 +30,7 @@ def test_gymnasiums_checker_is_content(observation: str, viewport: int | None, m
 
 
 @pytest.mark.parametrize(("observation", "viewport"), KINDS)
-def test_stable_baselines3s_checker_is_content(observation: str, viewport: int | None) -> None:
+def test_stable_baselines3s_checker_is_content(observation: str, viewport: Any) -> None:
     """It takes whatever has three axes for an image, small ones and float ones being poor images."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
