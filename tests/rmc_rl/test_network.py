@@ -195,7 +195,7 @@ def test_policies_start_near_uniform() -> None:
 def test_initialisation_leaves_the_core_alone() -> None:
     """Orthogonal layers outside the core; the core keeps its own start."""
     network = build("rmc")
-    weight: Tensor = network.embedding.weight
+    weight: Tensor = network.embedding_scale * network.embedding.weight
     torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(EMBEDDING), rtol=0, atol=1e-5)
     core = network.core.input_projection.weight  # type: ignore[union-attr]
     assert core.abs().max() <= 2 * EMBEDDING**-0.5
