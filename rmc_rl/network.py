@@ -23,8 +23,8 @@ from .masks import ACTION_MASK, has_mask, mask_policy, without_mask
 Precision = Literal["fp32", "bf16"]
 NOT_RECORDED = nullcontext()
 WIDE = 256
-"""Inputs of the embedding from which on its learning rate falls with their number, as Yang et al. 2022 have it for Adam
-(arXiv 2203.03466, table 3). A step of Adam moves all weights alike, so that what many inputs have in common adds up:
+"""Inputs of the embedding from which on its learning rate falls with the root of their number (Karras et al. 2018,
+arXiv 1710.10196, section 4.1). A step of Adam moves all weights alike, so that what many inputs have in common adds up:
 with the whole of Mini-Pacman's maze in view, a few steps took every unit below 0 for good."""
 Observation = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor, or a dict of them for a Dict space."""
@@ -93,7 +93,7 @@ class RecurrentActorCritic(nn.Module):
         self.encoder = make_encoder(without_mask(observation_space, action_space), encoder, **encoder_kwargs or {})
         self.embedding = Linear(self.encoder.features_dim, embedding_size)
         # The weights are larger and their sums are scaled: to Adam, a lower rate for this layer alone.
-        self.embedding_scale = min(1.0, WIDE / self.encoder.features_dim)
+        self.embedding_scale = min(1.0, (WIDE / self.encoder.features_dim) ** 0.5)
         self.core = make_core(core, embedding_size, **core_kwargs or {})
         self.policy_head, self.log_std = _policy_head(action_space, self.core.output_size)
         self.value_head = nn.Linear(self.core.output_size, 1)

@@ -64,19 +64,17 @@ def test_forward_equals_step_by_step(core: str, space: spaces.Space[Any]) -> Non
         torch.testing.assert_close(leaf, expected)
 
 
-def test_a_step_of_adam_moves_a_large_images_embedding_no_further() -> None:
-    """Its weights all move alike, however many there are: the features of a whole maze would be lost after a few."""
-    moved = []
-    for side in (5, 20):
-        network = build(observation_space=spaces.Box(0, 1, (side, side, 3), np.float32))
-        images = torch.rand(16, side, side, 3)
-        before = network._embed(images)
-        before.square().sum().backward()
-        torch.optim.Adam(network.embedding.parameters(), lr=1e-3).step()
-        after = network._embed(images)
-        moved.append((after - before).abs().mean() / before.abs().mean())
-    assert 0.3 < moved[1] / moved[0] < 3
-    assert moved[0] > 0
+def test_the_first_steps_of_adam_leave_units_to_an_embedding_of_a_large_image() -> None:
+    """All weights move alike, and there are many: units that a few steps take below 0 for all images are lost."""
+    network = build(observation_space=spaces.Box(0, 1, (20, 20, 3), np.float32))
+    images = torch.rand(16, 20, 20, 3)
+    before = (network._embed(images) > 0).any(0).float().mean()
+    optimizer = torch.optim.Adam(network.embedding.parameters(), lr=1e-4)
+    for _ in range(2):
+        optimizer.zero_grad()
+        network._embed(images).sum().backward()
+        optimizer.step()
+    assert (network._embed(images) > 0).any(0).float().mean() == before > 0.3
 
 
 @every_core
