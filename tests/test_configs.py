@@ -83,13 +83,15 @@ def test_quick_start_is_what_no_arguments_mean() -> None:
 
 
 def test_compared_configurations_differ_in_nothing_but_what_is_compared() -> None:
-    """A comparison of cores, and of viewports, is worth nothing if more differs than was tuned for each core."""
+    """A comparison of cores, and of viewports, is worth nothing if more differs than was tuned for each."""
     configs = [flatten(dataclasses.asdict(load(name))) for name in COMPARED]
     viewports = [config["environment.kwargs"].pop("viewport") for config in configs]
     policies = [config.pop("policy.name") for config in configs]
-    tuned = [(config.pop("policy.core_kwargs"), config.pop("agent.learning_rate")) for config in configs]
-    assert viewports == [5, 5, None, None]
+    cores = [config.pop("policy.core_kwargs") for config in configs]
+    for tuned in ("agent.learning_rate", "policy.embedding_size"):
+        assert len({config.pop(tuned) for config in configs}) > 1
+    assert viewports == [5, 5, "centred", "centred"]
     assert policies == ["RMCPolicy", "LSTMPolicy"] * 2
-    assert tuned[:2] == tuned[2:]
+    assert cores[:2] == cores[2:]
     assert all(config == configs[0] for config in configs)
     assert configs[0]["environment.id"] == "envs:MiniPacman-v0"
