@@ -24,8 +24,8 @@ Precision = Literal["fp32", "bf16"]
 NOT_RECORDED = nullcontext()
 WIDE = 256
 """Inputs of the embedding from which on its learning rate falls with the root of their number (Karras et al. 2018,
-arXiv 1710.10196, section 4.1). A step of Adam moves all weights alike, so that what many inputs have in common adds up:
-with the whole of Mini-Pacman's maze in view, a few steps took every unit below 0 for good."""
+arXiv 1710.10196, section 4.1). A step of Adam moves all weights alike, so that what many inputs have in common adds up
+and drowns what tells one observation from another; units that it takes below 0 for all of them are lost."""
 Observation = Tensor | dict[str, Tensor]
 """A batch of observations: one tensor, or a dict of them for a Dict space."""
 
