@@ -227,7 +227,7 @@ def draw(grid: Grid, results: Results) -> "Figure":
         by_hours.set_title(INTERVAL_NOTE, loc="right", fontsize="small", color="#666666")
         by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
         by_hours.xaxis.set_major_formatter("{x:g}")
-        by_hours.legend(edgecolor="none", loc="lower right")
+        by_hours.legend(edgecolor="none", loc="best")
     return figure
 
 
