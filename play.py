@@ -109,7 +109,7 @@ def description(agent: Path) -> str:
 
     config = yaml.safe_load((agent / "config.yaml").read_text(encoding="utf-8"))
     score = json.loads((agent / "evaluation.json").read_text(encoding="utf-8"))
-    viewport = config["environment"]["kwargs"].get("viewport")
+    viewport = config["environment"]["kwargs"].get("viewport", 5)
     whole = {None: "whole maze", "centred": "whole maze, centred"}
     view = whole.get(viewport, f"{viewport} x {viewport} viewport")
     margin = 1.96 * score["standard_error"]
