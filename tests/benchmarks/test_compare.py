@@ -295,9 +295,8 @@ def test_every_grid_that_comes_along(path: Path) -> None:
         assert path.stem in str(config.name)
 
 
-@pytest.mark.parametrize("grid", ["mini_pacman_tuning.yaml", "mini_pacman_full_tuning.yaml"])
-def test_what_is_tuned_is_not_what_is_compared(grid: str) -> None:
+def test_what_is_tuned_is_not_what_is_compared() -> None:
     """No seed of the comparison has a part in choosing its settings."""
-    tuning = Grid.read((ROOT / GRID).with_name(grid))
+    tuning = Grid.read((ROOT / GRID).with_name("mini_pacman_tuning.yaml"))
     compared = Grid.read(ROOT / GRID)
     assert not {run.seed for run in tuning.runs("")} & set(compared.seeds)
