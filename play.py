@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     """Parse, build, run. Returns the exit code: 0, 2 for bad input, 130 if interrupted."""
     options = parse(arguments)
     if options.list:
-        print("\n".join(f"{name:28} {description(PRETRAINED / name)}" for name in pretrained()))
+        list_agents()
         return 0
     try:
         game = human_game(options) if options.human else agent_game(options)
@@ -99,6 +100,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def pretrained() -> list[str]:
     """The names of the agents that come with the project."""
     return sorted(config.parent.name for config in PRETRAINED.glob("*/config.yaml"))
+
+
+def list_agents() -> None:
+    """One line for each agent that comes with the project."""
+    try:
+        print("\n".join(f"{name:28} {description(PRETRAINED / name)}" for name in pretrained()), flush=True)
+    except BrokenPipeError:  # `play.py --list | head` has read enough; what is left is flushed at exit, to nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def description(agent: Path) -> str:

@@ -213,6 +213,16 @@ def test_the_agents_that_come_along_are_listed_with_their_scores() -> None:
         assert f"| return | {score['mean_return']:.1f} (" in card
 
 
+def test_a_reader_of_the_list_may_stop_early() -> None:
+    """As in `python play.py --list | head -1`."""
+    command = [sys.executable, "play.py", "--list"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_an_agent_is_played_by_its_name(tmp_path: Path) -> None:
     video = tmp_path / "game.gif"
     played = run_play("--agent", "viewport_rmc", "--record", video, "--max-seconds", "1", "--seed", "5")
