@@ -4,9 +4,11 @@ Prints one JSON object a line. A figure is the median of some repeats of about a
 slowest and the fastest; players are random, and episodes that end start anew inside the time.
 """
 
+import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +76,8 @@ def vector(env: MiniPacmanVectorEnv) -> dict[str, int]:
     return measure(step, env.num_envs)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    argparse.ArgumentParser("python -m benchmarks.mini_pacman", description=__doc__).parse_args(arguments)
     pin_to_one_core()
     for view in VIEWS:
         for name, make in (("single, gymnasium.make", _make), ("single, class", MiniPacmanEnv)):
@@ -89,4 +92,4 @@ def _make(**view: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -4,8 +4,10 @@ Prints one JSON object a line. A figure is the median of some repeats of about a
 slowest and the fastest. What is drawn are whole batches, ready for a model.
 """
 
+import argparse
 import json
 import statistics
+import sys
 import time
 from typing import get_args
 
@@ -40,7 +42,8 @@ def measure(task: NthFarthest | ProgramEvaluation, batch_size: int) -> dict[str,
     }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    argparse.ArgumentParser("python -m benchmarks.tasks", description=__doc__).parse_args(arguments)
     pin_to_one_core()
     tasks: dict[str, NthFarthest | ProgramEvaluation] = {"nth farthest 8 x 16": NthFarthest()}
     tasks |= {f"program evaluation, {name}": ProgramEvaluation(name) for name in get_args(ProgramTask)}
@@ -50,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -217,7 +217,8 @@ def test_a_reader_of_the_list_may_stop_early() -> None:
     """As in `python play.py --list | head -1`."""
     command = [sys.executable, "play.py", "--list"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0

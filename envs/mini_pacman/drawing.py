@@ -4,7 +4,7 @@ Only `Window` needs a display. Sprites are drawn large once, scaled down smoothl
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -51,7 +51,9 @@ def draw(game: Any, viewport: Viewport) -> npt.NDArray[np.uint8]:
 
 
 class Window:
-    """A window that shows frames, no faster than `fps`."""
+    """A window that shows frames, no faster than `fps`. Pygame has one display: windows of several games are one."""
+
+    _num_open: ClassVar[int] = 0
 
     def __init__(self, fps: int) -> None:
         try:
@@ -59,11 +61,12 @@ class Window:
             self._screen = pygame.display.set_mode(FRAME_SIZE)
         except pygame.error as error:
             raise gymnasium.error.Error(
-                f"render_mode='human' needs a display ({error}); use render_mode='rgb_array' or `play.py --record`"
+                f"render_mode='human' needs a display ({error}); use render_mode='rgb_array'"
             ) from None
         pygame.display.set_caption("Mini-Pacman")
         self._clock = pygame.time.Clock()
         self._fps = fps
+        Window._num_open += 1
 
     def show(self, pixels: npt.NDArray[np.uint8]) -> None:
         pygame.event.pump()  # keeps the window alive, and leaves its events to whoever wants them
@@ -72,7 +75,9 @@ class Window:
         self._clock.tick(self._fps)
 
     def close(self) -> None:
-        pygame.display.quit()
+        Window._num_open -= 1
+        if Window._num_open == 0:
+            pygame.display.quit()
 
 
 # --- The board -------------------------------------------------------------------------------------------------------

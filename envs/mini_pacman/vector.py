@@ -138,6 +138,8 @@ class MiniPacmanVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             return [None] * self.num_envs
         if isinstance(seed, int):
             return [seed + row for row in range(self.num_envs)]
+        if not isinstance(seed, list | tuple | np.ndarray):
+            raise ValueError(f"seed must be an integer, a list with one entry for each row, or None, got {seed!r}")
         if len(seed) != self.num_envs:
             raise ValueError(f"seed must have one entry for each of the {self.num_envs} rows, got {len(seed)}")
         return list(seed)

@@ -135,6 +135,8 @@ def test_wrong_rows() -> None:
         vector.reset(options={"reset_mask": np.array([True, False])})
     with pytest.raises(ValueError, match="seed must have one entry for each of the 2 rows, got 3"):
         vector.reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"seed must be an integer, a list with one entry .*got 1\.5"):
+        vector.reset(seed=1.5)  # type: ignore[arg-type]
     vector.reset()
     for row in (-1, 2, "first"):
         with pytest.raises(ValueError, match="row must be an integer from 0 to 1, got"):
