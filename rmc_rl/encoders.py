@@ -60,6 +60,11 @@ class GridEncoder(BaseFeaturesExtractor):
             pixels = self.convolutions(_channels_first(observations, self.channels)).flatten(1)
             rows = pixels.shape[0]  # len() would be a constant to torch.export
             return torch.cat([pixels, constants.expand(rows, -1)], dim=1)
+        if observations.shape[1:] != self._observation_space.shape:  # compiled code would read other memory
+            raise ValueError(
+                f"observations must be [N, *shape of the space], here [N, *{self._observation_space.shape}], "
+                f"got {list(observations.shape)}"
+            )
         from .cores.grid_convolutions import convolve
 
         return convolve(observations, self.channels, constants, *parameters)

@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_state, check_steps, check_unroll
+from .structure import keeps_methods
+
 State = tuple[Tensor, ...]
 """What a core carries from step to step: tensors that are batch-first, [B, ...]."""
 UnrollPath = Literal["fused", "fused, bf16", "parallel", "loop"]
@@ -102,6 +105,9 @@ class Core(nn.Module, ABC):
 
         Returns:
             outputs [T, B, output_size] and the state after the last step.
+
+        Raises:
+            ValueError: a shape is another one, or starts are not bool.
         """
         return self.unroll_loop(x, state, starts)
 
@@ -124,7 +130,9 @@ class Core(nn.Module, ABC):
 
     def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """The loop over `forward`, with a reset before every step."""
+        check_steps(x, starts, self.input_size)
         initial_state = self.initial_state(x.shape[1])
+        check_state(state, x.shape[1], [leaf.shape[1:] for leaf in initial_state])
         outputs = []
         for x_t, starts_t in zip(x, starts, strict=True):
             output, state = self(x_t, reset_state(starts_t, initial_state, state))
@@ -138,6 +146,7 @@ class IdentityCore(Core):
     def __init__(self, input_size: int) -> None:
         check_positive(input_size=input_size)
         super().__init__(input_size, output_size=input_size)
+        self.is_own = keeps_methods(type(self), IdentityCore)
 
     def initial_state(self, batch_size: int) -> State:
         return ()
@@ -146,6 +155,9 @@ class IdentityCore(Core):
         return x, state
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        if not self.is_own:
+            return self.unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ())
         return x, state
 
 

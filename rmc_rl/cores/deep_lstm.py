@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_unroll
 from .core import Core, State, UnrollPath, check_positive
 from .lstm import LSTM
+from .structure import keeps_methods
 
 
 class DeepLSTM(Core):
@@ -22,6 +24,7 @@ class DeepLSTM(Core):
         super().__init__(input_size, output_size=num_layers * hidden_size)
         above = [LSTM(input_size + hidden_size, hidden_size) for _ in range(num_layers - 1)]
         self.layers = nn.ModuleList([LSTM(input_size, hidden_size), *above])
+        self.is_own = keeps_methods(type(self), DeepLSTM)
 
     def initial_state(self, batch_size: int) -> State:
         return tuple(leaf for layer in self._layers() for leaf in layer.initial_state(batch_size))
@@ -37,9 +40,13 @@ class DeepLSTM(Core):
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """As `Core.unroll`, layer by layer, each over all steps at once and on the path that `unroll_path` names."""
+        if not self.is_own:
+            return self.unroll_loop(x, state, starts)
+        layers = self._layers()
+        check_unroll(x, state, starts, self.input_size, ((layers[0].output_size,),) * (2 * len(layers)))
         outputs: list[Tensor] = []
         states: list[Tensor] = []
-        for i, layer in enumerate(self._layers()):
+        for i, layer in enumerate(layers):
             rows = torch.cat([x, *outputs[-1:]], dim=-1)  # [T, B, input (+ hidden)]
             output, layer_state = layer.unroll(rows, state[2 * i : 2 * i + 2], starts)
             outputs.append(output)
@@ -47,7 +54,7 @@ class DeepLSTM(Core):
         return torch.cat(outputs, dim=-1), tuple(states)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
-        return self._layers()[0].unroll_path(x, state[:2])
+        return self._layers()[0].unroll_path(x, state[:2]) if self.is_own else "loop"
 
     def _layers(self) -> list[LSTM]:
         return [layer for layer in self.layers if isinstance(layer, LSTM)]

@@ -112,7 +112,7 @@ class LSTMRecording(FusedRecording):
         self.last_c = _lstm_steps(self.core, self.precision, starts, x, h, c, saved, self.outputs[part])
         return self.outputs[part][0], self.last_c
 
-    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         h, c = state
         outputs, last_c = unroll_lstm(self.core, x, h, c, starts, self)
         return outputs, (outputs[-1], last_c)
@@ -128,7 +128,7 @@ class GRURecording(FusedRecording):
         _gru_steps(self.core, self.precision, starts, x, h, saved, self.outputs[part])
         return (self.outputs[part][0],)
 
-    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         (h,) = state
         outputs = unroll_gru(self.core, x, h, starts, self)
         return outputs, (outputs[-1],)

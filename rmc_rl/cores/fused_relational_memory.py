@@ -147,7 +147,7 @@ class RMCRecording(FusedRecording):
         _steps(self.core, self.precision, starts, rows, memory, arrays.Saved(*parts), self.outputs[part])
         return (self.outputs[part].view_as(memory),)
 
-    def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         (memory,) = state
         outputs = unroll(self.core, x, memory, starts, self)
         return outputs, (outputs[-1].view_as(memory),)

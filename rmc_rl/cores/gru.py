@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
+from .arguments import check_unroll
 from .core import Core, Recording, State, UnrollPath, check_positive
+from .structure import keeps_methods, structure
 
 
 class GRU(Core):
@@ -16,6 +18,7 @@ class GRU(Core):
         check_positive(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, output_size=hidden_size)
         self.cell = nn.GRUCell(input_size, hidden_size)
+        self.is_own, self.made_of = keeps_methods(type(self), GRU), structure(self)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.cell.weight_hh.new_zeros(batch_size, self.output_size),)
@@ -29,6 +32,7 @@ class GRU(Core):
         """As `Core.unroll`, on the path that `unroll_path` names; they agree to the precision of their products."""
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ((self.output_size,),))
         from .fused_gated import unroll_gru
 
         (h,) = state
@@ -44,6 +48,6 @@ class GRU(Core):
         return GRURecording(self, num_steps, batch_size)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
-        from .native import path_here  # only now: the compiler behind it takes its time to import
+        from .native import path_of  # only now: the compiler behind it takes its time to import
 
-        return path_here(x, *state, self.cell.weight_hh)
+        return path_of(self, x, *state, self.cell.weight_hh)

@@ -2,7 +2,9 @@
 
 from torch import Tensor, nn
 
+from .arguments import check_unroll
 from .core import Core, Recording, State, UnrollPath, check_positive
+from .structure import keeps_methods, structure
 
 
 class LSTM(Core):
@@ -16,10 +18,11 @@ class LSTM(Core):
         check_positive(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, output_size=hidden_size)
         self.cell = nn.LSTMCell(input_size, hidden_size)
+        self.is_own, self.made_of = keeps_methods(type(self), LSTM), structure(self)
 
     def initial_state(self, batch_size: int) -> State:
-        zeros = self.cell.weight_hh.new_zeros(batch_size, self.output_size)
-        return zeros, zeros
+        zeros = self.cell.weight_hh.new_zeros
+        return zeros(batch_size, self.output_size), zeros(batch_size, self.output_size)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         h, c = self.cell(x, state)
@@ -29,6 +32,7 @@ class LSTM(Core):
         """As `Core.unroll`, on the path that `unroll_path` names; they agree to the precision of their products."""
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ((self.output_size,),) * 2)
         from .fused_gated import unroll_lstm
 
         h, c = state
@@ -44,6 +48,6 @@ class LSTM(Core):
         return LSTMRecording(self, num_steps, batch_size)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
-        from .native import path_here  # only now: the compiler behind it takes its time to import
+        from .native import path_of  # only now: the compiler behind it takes its time to import
 
-        return path_here(x, *state, self.cell.weight_hh)
+        return path_of(self, x, *state, self.cell.weight_hh)

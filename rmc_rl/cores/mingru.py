@@ -5,8 +5,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .arguments import check_unroll
 from .core import Core, State, UnrollPath, check_positive, reset_state
 from .linear import Linear
+from .structure import keeps_methods
 
 
 class MinGRU(Core):
@@ -23,6 +25,7 @@ class MinGRU(Core):
         check_positive(input_size=input_size, hidden_size=hidden_size)
         super().__init__(input_size, output_size=hidden_size)
         self.from_input = Linear(input_size, 2 * hidden_size)  # columns: gate, then candidate
+        self.is_own = keeps_methods(type(self), MinGRU)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.from_input.weight.new_zeros(batch_size, self.output_size),)
@@ -35,6 +38,9 @@ class MinGRU(Core):
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """As `Core.unroll`, all steps at once; equal to the loop up to rounding, for finite numbers."""
+        if self.unroll_path(x, state) == "loop":
+            return self.unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ((self.output_size,),))
         (h,) = reset_state(starts[0], self.initial_state(x.shape[1]), state)
         gate, candidate = self._gate_and_candidate(x)  # [T, B, hidden]
         added = gate * candidate
@@ -43,7 +49,7 @@ class MinGRU(Core):
         return outputs, (outputs[-1],)
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
-        return "parallel"
+        return "parallel" if self.is_own else "loop"
 
     def _gate_and_candidate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each [..., hidden], in the weights' type: within autocast a layer's output is not."""

@@ -8,14 +8,21 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import blas, tiles
+from .arguments import check_unroll, is_traced
 from .core import Core, State, UnrollPath
+from .structure import structure
+
+if TYPE_CHECKING:
+    from .gru import GRU
+    from .lstm import LSTM
+    from .relational_memory import RelationalMemory
 
 ROWS_PER_THREAD = 8
 """A batch is divided among threads in parts of at least so many rows."""
@@ -39,13 +46,19 @@ def path_here(x: Tensor, *tensors: Tensor) -> UnrollPath:
         (x.dtype == torch.float32 or (torch.is_autocast_enabled("cpu") and x.dtype != torch.float64))
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and all(tensor.device.type == "cpu" and tensor.numel() > 0 for tensor in given)
-        and not torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
-        and not cast(Any, torch.jit).is_tracing()
+        and not is_traced()
     )
     if not is_compiled:
         return "loop"
     return "fused, bf16" if precision_here() == "bf16" else "fused"
+
+
+def path_of(core: LSTM | GRU | RelationalMemory, x: Tensor, *tensors: Tensor) -> UnrollPath:
+    """As `path_here`, of a core: compiled code stands in for it as it was made, if no method is overridden."""
+    path = path_here(x, *tensors)
+    if path == "loop" or not core.is_own or structure(core) != core.made_of:
+        return "loop"
+    return path
 
 
 def precision_here() -> Precision:
@@ -112,8 +125,12 @@ class FusedRecording(ABC):
     def __init__(self, core: Core, num_steps: int, batch_size: int) -> None:
         self.precision, self.num_taken = precision_here(), 0
         self.outputs = torch.empty(num_steps, batch_size, core.output_size)
+        self.input_size, self.sizes = core.input_size, [leaf.shape[1:] for leaf in core.initial_state(1)]
 
     def step(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        self._check(1, x, state, starts)
+        if self.num_taken == len(self.outputs):
+            raise ValueError(f"num_steps must be larger to record another step, got {self.num_taken}")
         part = slice(self.num_taken, self.num_taken + 1)
         with torch.no_grad(), without_autocast():
             state = self._take(part, x.float(), state, starts)
@@ -124,9 +141,22 @@ class FusedRecording(ABC):
     def _take(self, part: slice, x: Tensor, state: State, starts: Tensor) -> State:
         """Write what a step saves and gives to this part of all steps; returns the state after it."""
 
-    @abstractmethod
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        self._check(len(self.outputs), x, state, starts)
+        if self.num_taken != len(self.outputs):
+            raise ValueError(f"num_steps must be that of the steps taken, {self.num_taken}, got {len(self.outputs)}")
+        return self._unroll(x, state, starts)
+
+    @abstractmethod
+    def _unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """As `Recording.unroll`."""
+
+    def _check(self, num_steps: int, x: Tensor, state: State, starts: Tensor) -> None:
+        """Raise a ValueError unless these are of so many steps of this recording."""
+        wanted = (num_steps, self.outputs.shape[1], self.input_size)
+        if x.shape != wanted:
+            raise ValueError(f"x must be {list(wanted)} in this recording, got {list(x.shape)}")
+        check_unroll(x, state, starts, self.input_size, self.sizes)
 
 
 def steps_with_gradient(grad_outputs: Tensor, *grad_last_state: Tensor) -> int:

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .arguments import check_unroll
 from .core import Core, Recording, State, UnrollPath, check_positive, reset_state
+from .structure import keeps_methods, structure
 
 GateStyle = Literal["unit", "memory"]
 
@@ -110,6 +112,7 @@ class RelationalMemory(Core):
             self.gate_from_input = nn.Linear(size, 2 * gate_size)  # columns: input gates, then forget gates
             self.gate_from_memory = nn.Linear(size, 2 * gate_size)
         self.apply(_initialize)
+        self.is_own, self.made_of = keeps_methods(type(self), RelationalMemory), structure(self)
 
     def initial_state(self, batch_size: int) -> State:
         """(memory [B, slots, size],): the identity matrix, padded with zero columns or cut."""
@@ -140,11 +143,12 @@ class RelationalMemory(Core):
 
     def unroll(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """As `Core.unroll`, on the path that `unroll_path` names; they agree to the precision of their products."""
-        (memory,) = state
         if self.unroll_path(x, state) == "loop":
             return self.unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ((self.mem_slots, self.size),))
         from . import fused_relational_memory as fused
 
+        (memory,) = state
         outputs = fused.unroll(self, x, memory, starts)
         return outputs, (outputs[-1].view_as(memory),)
 
@@ -158,12 +162,17 @@ class RelationalMemory(Core):
 
     def unroll_path(self, x: Tensor, state: State) -> UnrollPath:
         """As `Core.unroll_path`; only one attention block can be fused."""
-        from .native import path_here  # only now: the compiler behind it takes its time to import
+        from .native import path_of  # only now: the compiler behind it takes its time to import
 
-        return path_here(x, *state, self.input_projection.weight) if len(self.blocks) == 1 else "loop"
+        if len(self.blocks) != 1:
+            return "loop"
+        return path_of(self, x, *state, self.input_projection.weight)
 
     def unroll_loop(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """The loop over `forward`, with what depends on the input alone computed for all steps at once."""
+        if not self.is_own:  # a subclass may compute steps in another way
+            return super().unroll_loop(x, state, starts)
+        check_unroll(x, state, starts, self.input_size, ((self.mem_slots, self.size),))
         (initial_memory,) = self.initial_state(x.shape[1])
         (memory,) = state
         rows = self.input_projection(x)  # [T, B, size]

@@ -152,6 +152,62 @@ def test_initial_state_is_the_same_for_all_rows(name: str, kwargs: dict[str, Any
         assert torch.equal(leaf, leaf_of_one.expand_as(leaf))
 
 
+@every_core
+def test_leaves_of_the_initial_state_do_not_share_memory(name: str, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
+    """Who writes into one of them, such as an LSTM's h, leaves the others as they are."""
+    leaves = [leaf.untyped_storage().data_ptr() for leaf in make(name, kwargs, dtype).initial_state(BATCH)]
+    assert len(set(leaves)) == len(leaves)
+
+
+@every_core
+@pytest.mark.parametrize("way", ["unroll", "unroll_loop"])
+def test_arguments_of_another_shape_are_named(name: str, kwargs: dict[str, Any], dtype: torch.dtype, way: str) -> None:
+    """In one line, on every way: compiled code would take other memory for what is missing."""
+    core = make(name, kwargs, dtype)
+    x, state, starts = random_inputs(dtype), core.initial_state(BATCH), no_starts()
+    named: dict[str, list[tuple[Tensor, State, Tensor]]] = {
+        "x": [(wrong, state, starts) for wrong in (x[0], x[None], x[..., 1:], torch.cat([x, x], dim=-1))],
+        "starts": [
+            (x, state, wrong)
+            for wrong in (starts[:-1], no_starts(STEPS, 10 * BATCH), starts[0], starts.T, starts.float())
+        ],
+        "state": [(x, (*state, x[0]), starts)],
+    }
+    if state:
+        few, many = core.initial_state(BATCH - 1), core.initial_state(10 * BATCH)
+        wider = tuple(torch.cat([leaf, leaf], dim=-1) for leaf in state)
+        named["state"] += [(x, wrong, starts) for wrong in (few, many, state[1:], wider, (*state[:-1], wider[-1]))]
+        named["state"] += [(x.transpose(0, 1), state, starts.T)]  # batch first
+    for argument, wrongs in named.items():
+        for arguments in wrongs:
+            with pytest.raises(ValueError, match=rf"^{argument} must be [^\n]*, here [^\n]*, got [^\n]*\Z"):
+                getattr(core, way)(*arguments)
+
+
+def overriding(kind: type[Core]) -> type[Core]:
+    """A core that adds 1 to the outputs of another one, by overriding its step."""
+
+    class Overriding(kind):  # type: ignore[valid-type, misc]
+        def forward(self, x: Tensor, state: State, *arguments: Any) -> Any:
+            output, *rest = super().forward(x, state, *arguments)
+            return output + 1, *rest
+
+    return Overriding
+
+
+@pytest.mark.parametrize("name", [name for name in CORES if name != "rmc"])
+def test_a_step_that_a_subclass_overrides_is_taken(name: str) -> None:
+    """By `unroll` as well, whatever it does for the class as it is."""
+    torch.manual_seed(5)
+    core = overriding(CORES[name])(INPUT, **CASES[name][0])
+    x, state, starts = random_inputs(torch.float32), core.initial_state(BATCH), no_starts()
+    assert core.unroll_path(x, state) == "loop"
+    assert core.record(STEPS, BATCH) is None
+    outputs, _ = core.unroll(x, state, starts)
+    expected, _ = core(x[0], state)
+    assert_close(outputs[0], expected)
+
+
 STARTS = st.lists(st.lists(st.booleans(), min_size=BATCH, max_size=BATCH), min_size=1, max_size=STEPS)
 
 

@@ -106,6 +106,13 @@ def test_the_encoder_takes_the_compiled_way_in_float32_alone(calls: list[Any]) -
     torch.testing.assert_close(in_double.float(), features, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 5, 8), (4, 7, 5, 7), (4, 6, 3, 7), (6, 5, 7), (4, 5, 7, 6)])
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    encoder = GridEncoder(spaces.Box(0, 1, (6, 5, 7), np.float32))
+    with pytest.raises(ValueError, match=r"^observations must be .*, here \[N, \*\(6, 5, 7\)\], got "):
+        encoder(torch.rand(shape))
+
+
 def test_an_image_with_a_gradient_gets_it(calls: list[Any]) -> None:
     encoder = GridEncoder(spaces.Box(0, 1, (6, 5, 7), np.float32))
     pixels = torch.rand(4, 6, 5, 7, requires_grad=True)

@@ -141,6 +141,23 @@ def test_linears_gradient_can_be_differentiated_again():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
+def test_linear_refuses_another_width():
+    """Compiled code would read other memory."""
+    ours, _ = _pair()
+    for width in (10, 12):
+        with pytest.raises(ValueError, match=rf"x must be \[\.\.\., in_features\], here .* 11\], got \[7, {width}\]"):
+            ours(torch.randn(7, width))
+
+
+@pytest.mark.parametrize(("bias", "shape"), [(False, (7, 11)), (True, (11,)), (False, (11,))])
+def test_linear_is_torchs_where_it_is_not_compiled(bias, shape):
+    ours, x = Linear(11, 5, bias=bias), torch.randn(shape).requires_grad_()
+    outputs = ours(x)
+    torch.testing.assert_close(outputs, nn.functional.linear(x, ours.weight, ours.bias))
+    outputs.sum().backward()
+    torch.testing.assert_close(x.grad, ours.weight.detach().sum(0).expand(shape))
+
+
 def test_functions_of_others_without_a_module_are_compiled():
     """Numba tells us of all that it compiles: of what a user's program makes as well."""
     code = (

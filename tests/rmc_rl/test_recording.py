@@ -131,6 +131,41 @@ def test_what_is_not_fused_is_not_recorded(core):
     assert core.record(STEPS, BATCH) is None
 
 
+@every_core
+def test_steps_of_another_shape_are_refused(kind, configuration):
+    """They would be written over others' memory; nothing is counted as taken."""
+    core, x, state, starts = _make(kind, configuration)
+    recording = core.record(STEPS, BATCH)
+    more = core.initial_state(2 * BATCH)
+    for argument, wrong in [
+        ("x", (x[:2], state, starts[:2])),
+        ("x", (x[0], state, starts[:1])),
+        ("x", (x[:1, :, :2], state, starts[:1])),
+        ("x", (x[:1, 1:], tuple(leaf[1:] for leaf in state), starts[:1, 1:])),
+        ("starts", (x[:1], state, starts[:2])),
+        ("starts", (x[:1], state, starts[:1].float())),
+        ("state", (x[:1], more, starts[:1])),
+        ("state", (x[:1], (*state, *state), starts[:1])),
+    ]:
+        with pytest.raises(ValueError, match=f"^{argument} must be "):
+            recording.step(*wrong)
+    assert recording.num_taken == 0
+
+
+@every_core
+def test_a_recording_is_of_as_many_steps_as_it_was_made_for(kind, configuration):
+    core, x, state, starts = _make(kind, configuration)
+    recording = core.record(STEPS, BATCH)
+    recording.step(x[:1], state, starts[:1])
+    with pytest.raises(ValueError, match="num_steps must be that of the steps taken, 1, got 6"):
+        recording.unroll(x, state, starts)
+    recording, _, _ = _record(core, x, state, starts)
+    with pytest.raises(ValueError, match="num_steps must be larger to record another step, got 6"):
+        recording.step(x[:1], state, starts[:1])
+    with pytest.raises(ValueError, match="x must be "):
+        recording.unroll(x[1:], state, starts[1:])
+
+
 # The whole network
 
 IMAGE_AND_VECTOR = spaces.Dict({"image": spaces.Box(0, 1, (5, 4, 3)), "vector": spaces.Box(-1, 1, (2,))})
