@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class LeanCategorical(CategoricalDistribution):
-    """Stable-Baselines3's, which draws the same actions from the same random numbers, in a third of the time."""
+    """Stable-Baselines3's, which draws the same actions from the same random numbers, in a third of the time.
+
+    Whether the logits are finite is not looked at: whoever draws actions has done so.
+    """
 
     log_probs: Tensor
     """[N, A]: of every action."""

@@ -29,8 +29,9 @@ except ModuleNotFoundError as error:
 from . import policies
 from .cores import State
 from .masks import ACTION_MASK, check_mask
-from .network import Observation
+from .network import Observation, check_finite
 from .refusals import refuse
+from .spaces import check_batch, check_form
 
 StoredState = tuple[Tensor, ...]
 """h [1, B, D], the offset of a state from the initial one, all leaves side by side; c [1, B, 1], nothing."""
@@ -104,7 +105,12 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         episode_starts: Tensor | None = None,
         deterministic: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
-        """One step: actions [B, ...], values [B, 1], log-probabilities [B] and the next states."""
+        """One step: actions [B, ...], values [B, 1], log-probabilities [B] and the next states.
+
+        Raises:
+            FloatingPointError: an observation or a state that is not finite.
+            ActionMaskError: an action mask that allows nothing, or is none.
+        """
         if lstm_states is None or episode_starts is None:
             self._refuse()
         self._check_mask(obs)
@@ -157,11 +163,16 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """As `rmc_rl.policies.RecurrentPolicy.predict`, but that states are RecurrentPPO's."""
         if state is not None and len(state) != 2:
             raise ValueError(f"state must be None or what predict returned, 2 arrays, got {len(state)}")
+        check_form(observation, self.observation_space)
+        # torch takes no negative strides
+        state = state and tuple(map(np.ascontiguousarray, state))
+        episode_start = None if episode_start is None else np.ascontiguousarray(episode_start)
         return super().predict(observation, state, episode_start, deterministic)
 
     def _predict(  # type: ignore[override]
         self, observation: Observation, lstm_states: StoredState, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, StoredState]:
+        check_batch(observation, self.observation_space)
         batch_size = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
         shapes, expected = [tuple(leaf.shape) for leaf in lstm_states], (1, batch_size, self.lstm_actor.hidden_size)
         if shapes[0] != expected or shapes[1][:2] != expected[:2]:
@@ -183,8 +194,13 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def _step(
         self, observations: Observation, stored: StoredState, episode_starts: Tensor
     ) -> tuple[Distribution, Tensor, StoredState]:
-        """Action distribution, values [B, 1] and next state."""
+        """Action distribution, values [B, 1] and next state.
+
+        Raises:
+            FloatingPointError: an observation or a state that is not finite.
+        """
         output, state = self.network.step(observations, self._restore(stored), episode_starts.bool())
+        check_finite(output)
         return (
             self.network.distribution(output.policy),
             output.value.unsqueeze(1),
@@ -195,7 +211,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """RecurrentPPO's kind of state for ours."""
         nothing = torch.zeros(batch_size, 0, device=self.device)  # so that a core without a state has one as well
         fresh = self.network.initial_state(batch_size)
-        offsets = [(leaf - initial).flatten(1) for leaf, initial in zip(state, fresh, strict=True)]
+        leaves = zip(state, fresh, self.leaf_sizes, strict=True)
+        # In float: a core of one's own may have counters and flags, and flags cannot be subtracted.
+        offsets = [(leaf.float() - initial.float()).reshape(batch_size, size) for leaf, initial, size in leaves]
         return torch.cat([nothing, *offsets], dim=1).unsqueeze(0), nothing.new_zeros(1, batch_size, 1)
 
     def _restore(self, stored: StoredState) -> State:
@@ -203,14 +221,17 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         (offsets,) = stored[0]  # [B, D]
         fresh = self.network.initial_state(len(offsets))
         parts = offsets.split(self.leaf_sizes, dim=1)
-        return tuple(initial.detach() + part.reshape(initial.shape) for initial, part in zip(fresh, parts, strict=True))
+        return tuple(_moved(initial.detach(), part) for initial, part in zip(fresh, parts, strict=True))
 
     def _to_env(self, actions: Tensor) -> Tensor:
-        """[B, ...], as the environment counts them."""
-        return (actions + self._first_action()).reshape(-1, *(self.action_space.shape or ()))
+        """[B, ...], as the environment counts them, of its dtype; those of a Box RecurrentPPO has yet to clip."""
+        counted = (actions + self._first_action()).reshape(-1, *(self.action_space.shape or ()))
+        if isinstance(self.action_space, spaces.Box):
+            return counted
+        return counted.to(torch.from_numpy(np.empty(0, self.action_space.dtype)).dtype)
 
     def _first_action(self) -> Tensor:
-        return torch.as_tensor(getattr(self.action_space, "start", 0), device=self.device)
+        return torch.as_tensor(np.asarray(getattr(self.action_space, "start", 0), np.int64), device=self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         """What `save` writes beside the weights."""
@@ -222,6 +243,12 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "optimizer_kwargs": self.optimizer_kwargs,
             **self.network_kwargs,
         }
+
+
+def _moved(leaf: Tensor, offset: Tensor) -> Tensor:
+    """A leaf of a state, [B, ...], and a float offset of as many numbers: another one of its dtype."""
+    moved = leaf + offset.reshape(leaf.shape)
+    return (moved if leaf.is_floating_point() else moved.round()).to(leaf.dtype)
 
 
 def _time_major(rows: Any, num_sequences: int) -> Any:

@@ -11,13 +11,13 @@ from torch import Tensor
 from .checkpoint import one_line
 
 ACTION_MASK = "action_mask"
-"""The part of a Dict observation that says which actions are allowed, not 0, and which are not, 0."""
+"""The part of a Dict observation that says which actions are allowed, 1, and which are not, 0."""
 NEVER = -1e8
 """Logit of what is not allowed: its probability is exactly 0 in float32, and yet all is finite, gradients included."""
 
 
 class ActionMaskError(ValueError):
-    """A mask that is missing, of the wrong length, or allows nothing; one line that says whose."""
+    """A mask that holds anything but 0 and 1, or that allows nothing; one line that says whose."""
 
 
 def choices(action_space: spaces.Space[Any]) -> list[int]:
@@ -36,8 +36,8 @@ def choices(action_space: spaces.Space[Any]) -> list[int]:
     if isinstance(action_space, spaces.MultiBinary) and isinstance(action_space.n, int):
         return [2] * action_space.n
     raise ValueError(
-        "action masks need actions that are Discrete, MultiDiscrete or MultiBinary of one dimension, "
-        f"got {one_line(action_space)}"
+        "action masks need actions that are Discrete, MultiDiscrete of one dimension or MultiBinary(n), n a whole "
+        f"number, got {one_line(action_space)}"
     )
 
 
@@ -73,7 +73,7 @@ def mask_policy(policy: Tensor, mask: Tensor, action_space: spaces.Space[Any]) -
 
     Args:
         policy: logits [..., P].
-        mask: [..., M], not 0 where an action is allowed.
+        mask: [..., M], 1 where an action is allowed and 0 where it is not.
         action_space: of the actions.
 
     Returns:
@@ -87,9 +87,15 @@ def mask_policy(policy: Tensor, mask: Tensor, action_space: spaces.Space[Any]) -
 
 
 def check_mask(mask: NDArray[Any], action_space: spaces.Space[Any]) -> None:
-    """Raise an ActionMaskError that names the first row of a mask [B, M] which leaves nothing to do."""
-    sizes = choices(action_space)
-    allowed = np.logical_or.reduceat(mask != 0, np.cumsum([0, *sizes[:-1]]), axis=1)  # [B, components]
+    """Raise an ActionMaskError that names the first row of a mask [B, M] which is none, or leaves nothing to do."""
+    nonzero, sizes = mask != 0, choices(action_space)
+    if (other := nonzero & (mask != 1)).any():  # normalised, a mask is nowhere 0: it would allow everything
+        row, entry = np.argwhere(other)[0]
+        raise ActionMaskError(
+            f"environment {row}: {ACTION_MASK} must hold 0 and 1 alone, got {mask[row, entry]}; a VecNormalize leaves "
+            "alone what its norm_obs_keys do not name"
+        )
+    allowed = np.logical_or.reduceat(nonzero, np.cumsum([0, *sizes[:-1]]), axis=1)  # [B, components]
     if not allowed.all():
         row, component = np.argwhere(~allowed)[0]
         what = "no action" if len(sizes) == 1 else f"no value of the action's component {component}"

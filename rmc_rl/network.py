@@ -205,6 +205,16 @@ class RecurrentActorCritic(nn.Module):
                 nn.init.zeros_(cast(Tensor, block.layers[-1].weight))
 
 
+def check_finite(output: NetworkOutput) -> None:
+    """Raise a FloatingPointError that names the first row of one step, policy [B, P] and value [B], that is not."""
+    finite = output.policy.isfinite().all(-1) & output.value.isfinite()  # [B]
+    if not finite.all():
+        row = int(finite.logical_not().nonzero()[0])
+        raise FloatingPointError(
+            f"environment {row}: what the policy makes of its observation and state is not finite (NaN or infinite)"
+        )
+
+
 def flatten_time(observations: Observation) -> Observation:
     """[T, B, ...] -> [T * B, ...], for every part."""
     if isinstance(observations, dict):
@@ -251,8 +261,8 @@ def _policy_head(action_space: spaces.Space[Any], input_size: int) -> tuple[nn.L
             taken = False
     if not taken:
         raise ValueError(
-            "action_space must be Discrete, MultiDiscrete or MultiBinary of one dimension, or a Box of floats of one "
-            f"dimension, got {action_space}"
+            "action_space must be Discrete, MultiDiscrete of one dimension, MultiBinary(n), n a whole number, or a Box "
+            f"of floats of one dimension, got {action_space}"
         )
     distribution = _empty_distribution(action_space)
     if isinstance(distribution, DiagGaussianDistribution):

@@ -1,5 +1,9 @@
 """The recurrent actor-critic network as Stable-Baselines3 policies."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,15 +15,20 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checkpoint import CheckpointError, PickledFileError, load_checkpoint, one_line, save_checkpoint
 from .cores import State
 from .masks import ACTION_MASK, check_mask
-from .network import Precision, RecurrentActorCritic
+from .network import Precision, RecurrentActorCritic, check_finite
 from .refusals import refuse
-from .spaces import space_from_json, space_to_json
+from .spaces import check_batch, check_form, space_from_json, space_to_json
 
 NumpyState = tuple[NDArray[Any], ...]
+MAX_NUMBER = 2**23
+"""Of an argument that is a whole number. Not every size shows in the weights, and a file may name any."""
+PARAMETERS_PER_TENSOR = 10
+"""How many parameters are made, at most, for each that is kept: a core of one's own may make some for a moment."""
 
 
 class RecurrentPolicy(BasePolicy):
@@ -32,9 +41,10 @@ class RecurrentPolicy(BasePolicy):
             there is one, says which actions are allowed (`rmc_rl.wrappers.ActionMasks`).
         action_space: Discrete, MultiDiscrete, MultiBinary or Box.
         core: a name in `rmc_rl.cores.CORES`, where `rmc_rl.register_core` puts your own; not for a named form.
-        core_kwargs: arguments of the core, over the defaults of the named form.
+        core_kwargs: arguments of the core, over the defaults of the named form: JSON, so that they can be saved, and
+            whole numbers of at most 2**23.
         encoder: `"auto"` or a name in `rmc_rl.encoders.ENCODERS`.
-        encoder_kwargs: arguments of that encoder.
+        encoder_kwargs: arguments of that encoder, likewise.
         embedding_size: width of the layer between encoder and core.
         precision: of matrix products, `"fp32"` or `"bf16"`; see `RecurrentActorCritic`.
 
@@ -77,6 +87,8 @@ class RecurrentPolicy(BasePolicy):
             "embedding_size": embedding_size,
             "precision": precision,
         }
+        for name in ("core_kwargs", "encoder_kwargs", "embedding_size"):
+            _check_argument(name, self.network_kwargs[name])
         self.core = core or self.core
         self.network = RecurrentActorCritic(
             observation_space, action_space, **{"core": self.core, **self.network_kwargs}
@@ -98,12 +110,15 @@ class RecurrentPolicy(BasePolicy):
             deterministic: the most likely action instead of a sampled one.
 
         Raises:
-            ValueError: a state or an episode_start that does not fit the batch, or an observation without its parts.
-            ActionMaskError: an action mask that allows nothing.
+            ValueError: a state or an episode_start that does not fit the batch, or an observation without its parts, of
+                parts that are no batch, or with a discrete value out of its range.
+            ActionMaskError: an action mask that allows nothing, or is none.
+            FloatingPointError: an observation or a state that is not finite.
         """
         self.set_training_mode(False)
-        self._check_parts(observation)
+        check_form(observation, self.observation_space)
         observations, is_batch = self.obs_to_tensor(observation)
+        check_batch(observations, self.observation_space)
         batch_size = _batch_size(observations)
         if isinstance(observations, dict) and self.network.is_masked:
             check_mask(observations[ACTION_MASK].cpu().numpy(), self.action_space)
@@ -111,6 +126,7 @@ class RecurrentPolicy(BasePolicy):
             core_state = self._as_core_state(state, batch_size)
             starts = self._as_starts(episode_start, batch_size)
             output, core_state = self.network.step(observations, core_state, starts)
+            check_finite(output)
             actions = self.network.distribution(output.policy).get_actions(deterministic)
         next_state = tuple(leaf.cpu().numpy() for leaf in core_state)
         env_actions = to_env_actions(actions, self.action_space)
@@ -123,16 +139,6 @@ class RecurrentPolicy(BasePolicy):
         output, _ = self.network.step(observation, self.network.initial_state(batch_size), starts)
         return self.network.distribution(output.policy).get_actions(deterministic)
 
-    def _check_parts(self, observation: NDArray[Any] | dict[str, NDArray[Any]]) -> None:
-        if isinstance(self.observation_space, spaces.Dict):
-            wanted = sorted(self.observation_space.spaces)
-            found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
-            if found != wanted:
-                raise ValueError(
-                    f"observation must be a dict with the keys {wanted}, got {found}; environments of make_vec_env, or "
-                    "wrapped in what the agent was trained with (ActionMasks, PreviousActionReward), give these"
-                )
-
     def _as_core_state(self, state: NumpyState | None, batch_size: int) -> State:
         fresh = self.network.initial_state(batch_size)
         if state is None:
@@ -143,7 +149,7 @@ class RecurrentPolicy(BasePolicy):
         shapes = [np.shape(leaf) for leaf in state]
         if shapes != expected:
             raise ValueError(f"{wanted} for such a batch, arrays of shapes {expected}, got {shapes}")
-        parts = zip(state, fresh, strict=True)
+        parts = zip(map(np.ascontiguousarray, state), fresh, strict=True)  # torch takes no negative strides
         return tuple(torch.as_tensor(leaf, dtype=like.dtype, device=self.device) for leaf, like in parts)
 
     def _as_starts(self, episode_start: NDArray[np.bool_] | None, batch_size: int) -> Tensor:
@@ -151,7 +157,7 @@ class RecurrentPolicy(BasePolicy):
             return torch.zeros(batch_size, dtype=torch.bool, device=self.device)
         if np.shape(episode_start) != (batch_size,):
             raise ValueError(f"episode_start must have shape ({batch_size},), got {np.shape(episode_start)}")
-        return torch.as_tensor(episode_start, dtype=torch.bool, device=self.device)
+        return torch.as_tensor(np.ascontiguousarray(episode_start), dtype=torch.bool, device=self.device)
 
     def to_json(self) -> dict[str, Any]:
         """All that is needed to build this policy again, but for its weights.
@@ -290,8 +296,7 @@ def restore_policy(path: str | Path, data: Any, tensors: dict[str, Tensor]) -> R
         observation_space = space_from_json(data["observation_space"])
         action_space = space_from_json(data["action_space"])
         kwargs = data["network_kwargs"]
-        _check_sizes("network_kwargs", kwargs, sum(tensor.numel() for tensor in tensors.values()))
-        with torch.device("meta"):  # shapes without memory
+        with torch.device("meta"), _parameters_at_most(PARAMETERS_PER_TENSOR * len(tensors)):  # shapes without memory
             expected = POLICIES[name](observation_space, action_space, **kwargs).state_dict()
         _check_weights(tensors, expected)
         policy = POLICIES[name](observation_space, action_space, **kwargs)
@@ -301,13 +306,40 @@ def restore_policy(path: str | Path, data: Any, tensors: dict[str, Tensor]) -> R
     return policy
 
 
-def _check_sizes(name: str, value: Any, most: int) -> None:
-    """Raise a ValueError that names the first number above `most`, the number of weights: no size can be larger."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_sizes(f"{name}[{key!r}]", item, most)
-    elif isinstance(value, int) and value > most:
-        raise ValueError(f"{name} must be at most {most}, the number of weights in the file, got {value}")
+def _check_argument(name: str, value: Any) -> None:
+    """Raise a ValueError that names the first value which a file would not give back, or would not be believed."""
+    match value:
+        case int() if value > MAX_NUMBER:
+            raise ValueError(f"{name} must be at most {MAX_NUMBER}, got {value}")
+        case None | bool() | int() | str():
+            pass
+        case float() if math.isfinite(value):
+            pass
+        case list() | tuple():
+            for i, item in enumerate(value):
+                _check_argument(f"{name}[{i}]", item)
+        case dict() if all(isinstance(key, str) for key in value):
+            for key, item in value.items():
+                _check_argument(f"{name}[{key!r}]", item)
+        case _:
+            legal = "None, bool, int, finite float, str, list or dict with keys of type str"
+            raise ValueError(f"{name} must be {legal}, so that it can be saved, got {one_line(repr(value))}")
+
+
+@contextmanager
+def _parameters_at_most(most: int) -> Iterator[None]:
+    """Raise a ValueError where one more is made on the meta device: a layer takes memory even if its weights do not."""
+    number = count(1)
+
+    def check(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        if parameter is not None and parameter.is_meta and next(number) > most:
+            raise ValueError(f"network_kwargs must make at most {most} parameters for such a file, got more")
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _check_weights(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -70,7 +70,7 @@ class TaskLearner:
         """Fit the model to the next batch.
 
         Raises:
-            FloatingPointError: the loss is not finite; the model is as it was.
+            FloatingPointError: the loss or its gradient is not finite; the model is as it was.
         """
         begin = time.process_time()
         self.model.train()
@@ -83,6 +83,10 @@ class TaskLearner:
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimization.max_gradient_norm)
+        if not norm.isfinite():
+            raise FloatingPointError(
+                f"the gradient is {norm.item()} after {self.updates:,} updates; try a lower learning rate"
+            )
         self.optimizer.step()
         self.state = tuple(leaf.detach() for leaf in state)
         self.stream.observe(value)

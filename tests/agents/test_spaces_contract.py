@@ -4,12 +4,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents import A2C, IMPALA, Placement
 from agents.actor_critic import ActorCritic
+from rmc_rl.masks import ActionMaskError
 from rmc_rl.vec_env import make_vec_env
 from tests.space_envs import ACTIONS, OBSERVATIONS, Anything, Masked
 
@@ -68,3 +72,41 @@ def test_masks_and_dicts_travel_between_processes() -> None:
     )
     model.learn(20 * 2 * UNROLL)
     assert model._n_updates == 20
+
+
+class BoxMask(gym.Env[Any, Any]):
+    """A mask that is a Box of floats, which a VecNormalize normalises unless it is told not to."""
+
+    observation_space = spaces.Dict({"action_mask": spaces.Box(0, 1, (3,)), "speed": spaces.Box(-1, 1, (2,))})
+    action_space = spaces.MultiDiscrete([3], np.int32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.mask[action[0]]
+        assert action.dtype == np.int32
+        return self._observe(), 0.0, bool(self.np_random.random() < 0.3), False, {}
+
+    def _observe(self) -> dict[str, Any]:
+        self.mask = self.np_random.permutation(np.array([0, 1, 1], np.float32))
+        return {"action_mask": self.mask, "speed": self.np_random.random(2, np.float32)}
+
+
+def test_a_mask_that_is_normalised_is_an_error() -> None:
+    """It would allow everything; left alone, it is a mask, and no action goes against it."""
+
+    def model(**kwargs: Any) -> A2C:
+        env = VecNormalize(DummyVecEnv([BoxMask] * N_ENVS), **kwargs)
+        return A2C("GRUPolicy", env, policy_kwargs=SMALL, unroll_length=UNROLL, seed=0)
+
+    with pytest.raises(ActionMaskError, match=r"action_mask must hold 0 and 1 alone, got .*norm_obs_keys"):
+        model().learn(3 * UPDATE)
+    model(norm_obs_keys=["speed"]).learn(3 * UPDATE)
+
+
+def test_a_model_goes_on_with_the_environment_of_its_dtype(tmp_path: Path) -> None:
+    model = A2C("GRUPolicy", BoxMask, N_ENVS, policy_kwargs=SMALL, unroll_length=UNROLL, seed=0)
+    model.save(tmp_path / "model")
+    A2C.load(tmp_path / "model", BoxMask).learn(UPDATE)

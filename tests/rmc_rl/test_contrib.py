@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 import agents
 from benchmarks.recall import CUES, Recall
 from rmc_rl import contrib, policies
-from rmc_rl.cores import RelationalMemory
+from rmc_rl.cores import CORES, Core, RelationalMemory, State
 from rmc_rl.masks import ActionMaskError
 from rmc_rl.vec_env import make_vec_env
 from rmc_rl.wrappers import ActionMasks
@@ -343,6 +343,99 @@ def test_normalised_observations_and_rewards(tmp_path: Path) -> None:
     loaded.learn(N_ENVS * STEPS)
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of Stable-Baselines3, about the image
+def test_observations_and_states_that_are_none() -> None:
+    """Refused as our own policy refuses them; views are taken, also such as torch does not take."""
+    model = build("LSTMPolicy")
+    first, second = observations(2)
+    _, (h, c) = model.predict(first)
+    _, expected = model.predict(second, (h[:, ::-1].copy(), c), np.array([True, False, False]))
+    _, found = model.predict(second, (h[:, ::-1], c[:, ::-1]), np.array([False, False, True])[::-1])
+    np.testing.assert_array_equal(found[0], expected[0])
+    with pytest.raises(ValueError, match=r"observation must be the observation alone, got a tuple of 2"):
+        model.predict((first, {}))  # type: ignore[arg-type]
+    first[1, 0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"environment 1: .* is not finite"):
+        model.predict(first)
+    spacious = build("GRUPolicy", spaced("Dict", "Discrete"))
+    batch: Any = spacious.env.reset()  # type: ignore[union-attr]
+    for key, part, message in [
+        ("clock", np.array([1, 0, 3]), r"observation\['clock'\] must be from 1 to 3, got 0"),
+        ("speed", np.zeros((2, 2)), r"all parts of an observation must be of one batch size, got .*'speed': 2"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            spacious.predict(batch | {key: part})
+
+
+# What is not finite
+
+
+class Broken(Recall):
+    """Has an observation that is not finite: in the midst of an episode, or the last one of one that is cut off."""
+
+    steps = 0
+    final = False
+
+    def step(self, action: int) -> Any:
+        observation, reward, ended, _, info = super().step(action)
+        self.steps += 1
+        if self.steps >= STEPS and ended == self.final:
+            observation = np.full_like(observation, np.nan)
+        return observation, reward, False, ended, info
+
+
+class BrokenAtTheEnd(Broken):
+    final = True
+
+
+@pytest.mark.parametrize("env", [Broken, BrokenAtTheEnd])
+def test_an_observation_that_is_not_finite_ends_training(env: type[Broken]) -> None:
+    """Before a weight is touched: also where it is the last one of a rollout, or of an episode that is cut off."""
+    model = build("LSTMPolicy", VecMonitor(DummyVecEnv([Recall, env, Recall])))
+    row = 0 if env is BrokenAtTheEnd else 1  # RecurrentPPO asks for the value of one final observation at a time
+    with pytest.raises(FloatingPointError, match=rf"environment {row}: .* is not finite \(NaN or infinite\)"):
+        model.learn(10 * N_ENVS * STEPS)
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+
+
+# States of whole numbers
+
+
+class Tally(Core):
+    """Counts the steps of an episode, from 5 on, and whether there were two more; the output is which it is."""
+
+    def __init__(self, input_size: int, num_classes: int = 12) -> None:
+        super().__init__(input_size, num_classes)
+        self.linear = torch.nn.Linear(input_size, num_classes)
+
+    def initial_state(self, batch_size: int) -> State:
+        return torch.full((batch_size, 1), 5), torch.ones(batch_size, 2, dtype=torch.bool), torch.ones(batch_size)
+
+    def forward(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        count, even, mean = state
+        shown = torch.nn.functional.one_hot(count[:, 0], self.output_size) * even[:, 1:]
+        return self.linear(x) + shown * mean.unsqueeze(1), (count + 1, ~even, mean / 2)
+
+
+def test_a_state_may_hold_counters_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a core of one's own has there is what it finds there again, and learns from."""
+    monkeypatch.setitem(CORES, "tally", Tally)
+    settings = {"core": "tally", "embedding_size": 12}
+    model = build("RecurrentPolicy", policy_kwargs=settings)
+    ours = policies.RecurrentPolicy(model.observation_space, model.action_space, **settings)  # type: ignore[arg-type]
+    ours.load_state_dict(model.policy.state_dict())
+    state = our_state = None
+    for observation in observations(4):
+        action, state = model.predict(observation, state, deterministic=True)
+        our_action, our_state = ours.predict(observation, our_state, deterministic=True)
+        np.testing.assert_array_equal(action, our_action)
+        restored = model.policy._restore(tuple(map(torch.from_numpy, state)))
+        for leaf, our_leaf in zip(restored, our_state, strict=True):
+            np.testing.assert_array_equal(leaf.numpy(), our_leaf)
+            assert leaf.numpy().dtype == our_leaf.dtype
+    model.learn(2 * N_ENVS * STEPS)
+
+
 # Spaces
 
 
@@ -391,6 +484,23 @@ def test_spaces(observed: str, acted: str, kind: type[Anything]) -> None:
     for deterministic in (False, True):
         actions, _ = model.predict(model.env.reset(), deterministic=deterministic)  # type: ignore[union-attr]
         env.step(actions)
+
+
+@pytest.mark.parametrize("acted", ["Discrete", "MultiDiscrete", "MultiBinary", "Box", "int32", "uint8"])
+def test_actions_are_of_the_dtype_of_their_space(acted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, where environments get them, and in `predict`."""
+    monkeypatch.setitem(ACTIONS, "int32", gym.spaces.MultiDiscrete([2, 4], np.int32, start=[-3, 0]))
+    monkeypatch.setitem(ACTIONS, "uint8", gym.spaces.MultiDiscrete([2, 4], np.uint8, start=[3, 0]))
+    seen = set()
+
+    class Noting(Anything):
+        def step(self, action: Any) -> Any:
+            seen.add(np.asarray(action).dtype)
+            return super().step(action)
+
+    model = build("GRUPolicy", spaced("vector", acted, Noting)).learn(N_ENVS * STEPS)
+    assert seen == {ACTIONS[acted].dtype}
+    assert model.predict(model.env.reset())[0].dtype == ACTIONS[acted].dtype  # type: ignore[union-attr]
 
 
 def test_a_mask_that_allows_nothing_is_an_error() -> None:

@@ -170,7 +170,7 @@ def test_masks_as_elsewhere() -> None:
         (
             spaces.MultiBinary(2),
             spaces.Box(-1, 1, (2,)),
-            "Discrete, MultiDiscrete or MultiBinary of one dimension, got Box",
+            "Discrete, MultiDiscrete of one dimension or MultiBinary(n), n a whole number, got Box",
         ),
     ],
     ids=str,
@@ -210,6 +210,23 @@ def test_a_mask_that_allows_nothing(kind: str, mask: list[int], what: str) -> No
     for deterministic in (False, True):
         with pytest.raises(ActionMaskError, match=f"environment 2: action_mask allows {what}"):
             policy.predict(observation, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 2.0, np.nan, 1.00001])
+def test_a_mask_that_is_none(value: float) -> None:
+    """As one that was normalised, in which nothing is 0: it would allow everything."""
+    rows = np.array([MASKS["Discrete"]] * 3, np.float32)
+    for dtype in (bool, np.int8, np.float32):
+        check_mask(rows.astype(dtype), ACTIONS["Discrete"])
+    rows[2, 1] = value
+    message = f"^environment 2: action_mask must hold 0 and 1 alone, got {rows[2, 1]}; .*VecNormalize.*norm_obs_keys"
+    with pytest.raises(ActionMaskError, match=message) as error:
+        check_mask(rows, ACTIONS["Discrete"])
+    assert "\n" not in str(error.value)
+    space = spaces.Dict({"action_mask": spaces.Box(0, 1, (5,)), "speed": SPEED})
+    policy = GRUPolicy(space, ACTIONS["Discrete"], core_kwargs={"hidden_size": 6}, embedding_size=7)
+    with pytest.raises(ActionMaskError, match=message):
+        policy.predict({"action_mask": rows, "speed": np.zeros((3, 3), np.float32)})
 
 
 @pytest.mark.parametrize("observation", [{"speed": np.zeros(3)}, np.zeros(3), {"action_mask": np.ones(5), "sped": 1}])

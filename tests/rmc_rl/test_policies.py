@@ -2,6 +2,7 @@
 
 import pickle
 import resource
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import BasePolicy
 
 from rmc_rl.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from rmc_rl.cores import CORES
+from rmc_rl.cores import CORES, Core, State
 from rmc_rl.policies import (
     POLICIES,
     FeedForwardPolicy,
@@ -233,6 +234,67 @@ def test_states_of_another_precision_are_taken() -> None:
         assert leaf.dtype == np.float32
 
 
+def test_states_and_starts_may_be_views() -> None:
+    """Also such as torch does not take: rows from the last to the first."""
+    policy = build("LSTMPolicy")
+    first, second, *_ = sequence()
+    _, state = policy.predict(stack(first))
+    starts = np.array([True, False, False])
+    _, expected = policy.predict(stack(second[::-1]), tuple(leaf[::-1].copy() for leaf in state), starts[::-1].copy())
+    _, found = policy.predict(stack(second[::-1]), tuple(leaf[::-1] for leaf in state), starts[::-1])
+    assert_states_close(found, expected)
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    """In observations and in states: the row is named, and no action drawn from NaN."""
+    policy = build("LSTMPolicy", spaces.Box(-1, 1, (4,)))
+    good = np.zeros((BATCH, 4), np.float32)
+    bad = good.copy()
+    bad[1, 2] = np.nan
+    _, state = policy.predict(good)
+    state[0][2, 0] = np.inf
+    state[1][2, 0] = np.nan
+    for observation, memory, row in [(bad, None, 1), (good, state, 2)]:
+        with pytest.raises(FloatingPointError, match=f"environment {row}: .* is not finite") as error:
+            policy.predict(observation, memory)
+        assert "\n" not in str(error.value)
+    policy.predict(good, state, np.array([False, False, True]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: (rows, {}), r"observation must be the observation alone, got a tuple of 2: .*reset\(\)"),
+        (lambda rows: rows | {"clock": np.array([1, 5, 4])}, r"observation\['clock'\] must be from 1 to 4, got 5"),
+        (lambda rows: rows | {"clock": np.array([1, 4, 0])}, r"observation\['clock'\] must be from 1 to 4, got 0"),
+        (
+            lambda rows: rows | {"clock": np.array([1, 4])},
+            r"all parts of an observation must be of one batch size, got \{'image': 3, 'clock': 2, 'previous_a",
+        ),
+    ],
+)
+def test_observations_that_are_none_of_the_space(change: Any, message: str) -> None:
+    rows, *_ = sequence()
+    batch = {key: stack(rows)[key] for key in ("image", "clock", "previous_action")}
+    with pytest.raises(ValueError, match=message) as error:
+        build().predict(change(batch))
+    assert "\n" not in str(error.value)
+
+
+def test_discrete_values_out_of_their_range() -> None:
+    """Of one observation, and of one component; those within it are taken, in any dtype."""
+    space = spaces.MultiDiscrete([3, 2], start=[-1, 4])
+    policy = build(observation_space=space)
+    for dtype in (np.int64, np.int8):
+        policy.predict(np.array([[-1, 4], [1, 5]], dtype))
+    with pytest.raises(ValueError, match="observation must be from 4 to 5 at 1, got 3"):
+        policy.predict(np.array([1, 3]))
+    with pytest.raises(ValueError, match="observation must be from -1 to 1 at 0, got 2"):
+        policy.predict(np.array([[1, 4], [2, 5]]))
+    with pytest.raises(ValueError, match="observation must be from 5 to 8, got 9"):
+        build(observation_space=spaces.Discrete(4, start=5)).predict(np.array(9))
+
+
 def test_deterministic_is_the_most_likely_action() -> None:
     policy = build(observation_space=spaces.Box(-1, 1, (3,)))
     observation = np.ones((4000, 3), np.float32)
@@ -345,6 +407,19 @@ def test_every_action_space_can_be_saved(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict(stack(rows), deterministic=True)[0], expected)
 
 
+@pytest.mark.parametrize(
+    "space", [spaces.MultiDiscrete([2, 4], np.int32), spaces.Box(0, 1, (3,), np.bool_)], ids=["int32", "bool"]
+)
+def test_the_dtype_of_a_space_is_saved(space: spaces.Space[Any], tmp_path: Path) -> None:
+    """Without it, the policy's space is not that of its environment."""
+    policy = build(observation_space=space, action_space=spaces.MultiDiscrete([2, 4], np.int32))
+    policy.save(tmp_path / "policy")
+    loaded = GRUPolicy.load(tmp_path / "policy")
+    assert (loaded.observation_space, loaded.action_space) == (space, policy.action_space)
+    rows, *_ = sequence(space)
+    assert loaded.predict(stack(rows))[0].dtype == np.int32
+
+
 def test_parts_of_a_dict_keep_their_order(tmp_path: Path) -> None:
     """Also where it is not that of the alphabet: each weight belongs to one part."""
     space = spaces.Dict([("z", spaces.Box(-1, 1, (2,))), ("a", spaces.Box(-1, 1, (2,)))])
@@ -440,10 +515,21 @@ VAST_BOX = {"type": "Box", "shape": [3, ABSURD // 3], "dtype": "float64", "low":
             "policy_head.weight must",
         ),
         (lambda data: data.update(observation_space={"type": "MultiBinary", "n": ABSURD}), "tensors are unknown"),
-        (lambda data: data["network_kwargs"].update(embedding_size=ABSURD), r"\['embedding_size'\] must be at most"),
+        (
+            lambda data: data["network_kwargs"].update(embedding_size=ABSURD),
+            "embedding_size must be at most 8388608, got",
+        ),
         (
             lambda data: data["network_kwargs"]["core_kwargs"].update(num_blocks=ABSURD),
-            r"network_kwargs\['core_kwargs'\]\['num_blocks'\] must be at most \d+, the number of weights",
+            r"core_kwargs\['num_blocks'\] must be at most 8388608, got",
+        ),
+        (
+            lambda data: data["network_kwargs"]["core_kwargs"].update(num_blocks=2**23, head_size=1, num_heads=1),
+            r"network_kwargs must make at most \d+ parameters for such a file, got more",
+        ),
+        (
+            lambda data: data["network_kwargs"]["core_kwargs"].update(attention_mlp_layers=1000),
+            r"network_kwargs must make at most \d+ parameters for such a file, got more",
         ),
         (lambda data: data["network_kwargs"]["core_kwargs"].update(head_size=3000), "tensor .* must be"),
     ],
@@ -453,10 +539,69 @@ def test_absurd_sizes_take_no_memory(change: Any, message: str, tmp_path: Path) 
     path = tmp_path / "policy.zip"
     build("RMCPolicy").save(path)
     tamper(path, lambda data, tensors: change(data))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(CheckpointError, match=rf"policy\.zip: not a saved RMCPolicy: .*{message}"):
         RMCPolicy.load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert time.process_time() - begin < 5
+
+
+class Clock(Core):
+    """Has arguments that do not show in its weights; makes a layer that it does not keep."""
+
+    def __init__(self, input_size: int, period: int = 7, **names: Any) -> None:
+        super().__init__(input_size, output_size=3)
+        self.linear = torch.nn.Linear(input_size, 9)
+        self.linear = torch.nn.Linear(input_size, 3)
+        self.period = period
+
+    def initial_state(self, batch_size: int) -> State:
+        return (self.linear.weight.new_zeros(batch_size, 1),)
+
+    def forward(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        return self.linear(x) * (1 + state[0] / self.period), (state[0] + 1,)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(CORES, "clock", Clock)
+    return "clock"
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("RecurrentPolicy", {"core": "clock", "core_kwargs": {"period": 2**23, "names": ["a", 2, None, 0.5]}}),
+        ("DNCPolicy", {"core_kwargs": {"memory_size": 1024, "word_size": 2, "controller_size": 2, "output_size": 4}}),
+    ],
+)
+def test_a_size_may_be_larger_than_the_number_of_weights(
+    name: str, kwargs: dict[str, Any], clock: str, tmp_path: Path
+) -> None:
+    """What is taken and saved is loaded."""
+    policy = build(name, spaces.Box(-1, 1, (3,)), embedding_size=4, **kwargs)
+    assert sum(tensor.numel() for tensor in policy.state_dict().values()) < 1024
+    policy.save(tmp_path / "policy")
+    assert RecurrentPolicy.load(tmp_path / "policy").network_kwargs == policy.network_kwargs
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.float32(1), r"must be None, bool, .* so that it can be saved, got np.float32\(1.0\)"),
+        (float("inf"), "must be None, bool, int, finite float, .*, got inf"),
+        (torch.ones(2, 2), "must be None, .*, got tensor"),
+        (torch.nn.ReLU, "must be None, .*, got <class 'torch.nn"),
+        ({1: 2}, r"must be .* with keys of type str, .*, got \{1: 2\}"),
+        (2**23 + 1, "must be at most 8388608, got 8388609"),
+    ],
+)
+def test_arguments_that_could_not_be_saved_are_refused_at_once(value: Any, message: str, clock: str) -> None:
+    """And not at the first checkpoint of a long run; they are named, wherever they are."""
+    for kwargs, name in [({"period": value}, r"\['period'\]"), ({"deep": [0, value]}, r"\['deep'\]\[1\]")]:
+        with pytest.raises(ValueError, match=f"core_kwargs{name} {message}") as error:
+            build("RecurrentPolicy", core="clock", core_kwargs=kwargs)
+        assert "\n" not in str(error.value)
 
 
 class Malice:
@@ -541,6 +686,12 @@ def test_unsupported_spaces() -> None:
         GRUPolicy(spaces.Tuple([box, box]), spaces.Discrete(2))
     with pytest.raises(ValueError, match=r"action_space must be Discrete, .*, got Tuple"):
         GRUPolicy(box, spaces.Tuple([spaces.Discrete(2)]))
+    with pytest.raises(
+        ValueError, match=r"action_space must be .* MultiBinary\(n\), n a whole number, .*, got MultiBin"
+    ):
+        GRUPolicy(box, spaces.MultiBinary([4]))
+    with pytest.raises(ValueError, match=r"observation_space must be a space of gymnasium.spaces, got \(3,\)"):
+        GRUPolicy((3,), spaces.Discrete(2))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

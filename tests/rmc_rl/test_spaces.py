@@ -1,5 +1,6 @@
 """Spaces as JSON: every space that a policy takes comes back equal, through text."""
 
+import inspect
 import json
 from typing import Any
 
@@ -10,19 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from rmc_rl.spaces import space_from_json, space_to_json
+from rmc_rl.spaces import check_observation_space, space_from_json, space_to_json
 
 SHAPES = st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=4)
 
 
 @st.composite
 def boxes(draw: st.DrawFn) -> spaces.Box:
-    """Of floats, infinite bounds included, and of whole numbers."""
-    dtype = draw(st.sampled_from([np.float32, np.float64, np.uint8, np.int16, np.int64]))
+    """Of floats, infinite bounds included, of whole numbers and of truth values."""
+    dtype = draw(st.sampled_from([np.float32, np.float64, np.uint8, np.int16, np.int64, np.bool_]))
     shape = draw(SHAPES)
-    if np.issubdtype(dtype, np.floating):
+    if dtype is np.bool_:
+        elements: Any = st.booleans()
+    elif np.issubdtype(dtype, np.floating):
         width = np.finfo(dtype).bits
-        elements: Any = st.floats(width=width, allow_nan=False)
+        elements = st.floats(width=width, allow_nan=False)
     else:
         # Gymnasium refuses whole-number bounds at the very ends of int64.
         low, high = max(np.iinfo(dtype).min, -(2**62)), min(np.iinfo(dtype).max, 2**62)
@@ -34,14 +37,20 @@ def boxes(draw: st.DrawFn) -> spaces.Box:
     return spaces.Box(low_bound.astype(dtype), high_bound.astype(dtype), shape, dtype)
 
 
+HAS_DTYPE = "dtype" in inspect.signature(spaces.Discrete).parameters
+"""Gymnasium's Discrete, since 1.2.2."""
+DTYPES = st.sampled_from([np.int32, np.int64])
 DISCRETES = st.builds(
-    lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 10**9), st.integers(-(10**9), 10**9)
+    lambda n, start, dtype: spaces.Discrete(n, start=start, **({"dtype": dtype} if HAS_DTYPE else {})),
+    st.integers(1, 10**9),
+    st.integers(-(10**9), 10**9),
+    DTYPES,
 )
 MULTI_DISCRETES = st_numpy.arrays(
-    np.int64, st_numpy.array_shapes(max_dims=2, max_side=4), elements=st.integers(1, 99)
+    DTYPES, st_numpy.array_shapes(max_dims=2, max_side=4), elements=st.integers(1, 99)
 ).flatmap(
-    lambda nvec: st_numpy.arrays(np.int64, nvec.shape, elements=st.integers(-9, 9)).map(
-        lambda start: spaces.MultiDiscrete(nvec, start=start)
+    lambda nvec: st_numpy.arrays(nvec.dtype, nvec.shape, elements=st.integers(-9, 9)).map(
+        lambda start: spaces.MultiDiscrete(nvec, nvec.dtype, start=start)
     )
 )
 MULTI_BINARIES = st.one_of(st.integers(1, 9), st_numpy.array_shapes(min_dims=2, max_side=4).map(list)).map(
@@ -73,6 +82,14 @@ def test_equal_bounds_are_written_once() -> None:
     assert (data["low"], data["high"]) == ("0", "255")
 
 
+@pytest.mark.parametrize("space", [spaces.Discrete(3, start=2), spaces.MultiDiscrete([3, 2], start=[0, -1])])
+def test_discrete_values_without_a_dtype_are_int64(space: spaces.Space[Any]) -> None:
+    """As they were written before the dtype was."""
+    data = space_to_json(space)
+    assert data.pop("dtype") == "int64"
+    assert space_from_json(data) == space
+
+
 @pytest.mark.parametrize(
     "space", [spaces.Tuple([spaces.Discrete(2)]), spaces.Text(3), spaces.Graph(spaces.Discrete(2), None)]
 )
@@ -81,6 +98,25 @@ def test_other_spaces_are_rejected(space: spaces.Space[Any]) -> None:
         space_to_json(space)
     with pytest.raises(ValueError, match=r"cannot save the space .*: only Box, Discrete"):
         space_to_json(spaces.Dict({"part": space}))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ((3,), r"observation_space must be a space of gymnasium.spaces, got \(3,\)"),
+        (spaces.Dict({1: spaces.Discrete(2)}), r"observation_space must have keys of type str, got \[1\]"),
+        (spaces.Box(0, 1, (0,)), r"observation_space must have at least one value in every part, got Box"),
+        (
+            spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(0, 1, (3, 0))}),
+            "observation_space must have at least one value in every part, got Dict",
+        ),
+    ],
+)
+def test_observation_spaces_that_are_refused(space: Any, message: str) -> None:
+    """Before anything is made for them, and not at the first save."""
+    with pytest.raises(ValueError, match=message) as error:
+        check_observation_space(space)
+    assert "\n" not in str(error.value)
 
 
 BOX = {"type": "Box", "shape": [2], "dtype": "float32", "low": "0.0", "high": "1.0"}
@@ -95,6 +131,8 @@ BOX = {"type": "Box", "shape": [2], "dtype": "float32", "low": "0.0", "high": "1
         {"type": "Discrete", "n": 0, "start": 0},
         {"type": "Discrete", "n": "two", "start": 0},
         {"type": "MultiDiscrete", "nvec": [2, -1], "start": [0, 0]},
+        {"type": "MultiDiscrete", "nvec": [2], "start": [0], "dtype": "float32"},
+        {"type": "Discrete", "n": 2, "start": 0, "dtype": "object"},
         {"type": "MultiBinary", "n": [0]},
         {"type": "Dict", "spaces": [BOX]},
         {"type": "Dict", "spaces": {"part": {"type": "Box"}}},

@@ -191,6 +191,17 @@ def test_a_loss_that_is_not_finite_ends_the_run(training: TaskTraining) -> None:
     assert training.folder.checkpoints() == []
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run(training: TaskTraining) -> None:
+    """Though the loss is finite: one step along it, and all weights were NaN."""
+    parameters = list(training.learner.model.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    parameters[0].register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(FloatingPointError, match=r"the gradient is (nan|inf) after 0 updates; try a lower"):
+        training.run()
+    assert all(map(torch.equal, before, parameters))
+    assert training.folder.checkpoints() == []
+
+
 def test_checkpoints_come_in_time_and_old_ones_go(tmp_path: Path) -> None:
     training = TaskTraining.start(config(checkpoint_minutes=0), tmp_path / "run")
     training.run()
