@@ -34,6 +34,8 @@ keys:
 KEYS = {"space": 0, "right": 1, "d": 1, "up": 2, "w": 2, "left": 3, "a": 3, "down": 4, "s": 4}
 """Mini-Pacman's actions by Pygame's names of keys."""
 STAY = 0
+MOST = 1_000_000
+"""Seconds of a video, or steps per second."""
 
 
 @dataclass
@@ -94,6 +96,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.run = PRETRAINED / options.agent
     if options.max_seconds and not options.record:
         parser.error("--max-seconds is the length of a video: name its file with --record FILE")
+    if options.human and (options.deterministic or options.model != "last"):
+        parser.error("--model and --deterministic are of an agent that plays: leave them out with --human")
     return options
 
 
@@ -129,11 +133,11 @@ def description(agent: Path) -> str:
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `least` on."""
+    """A parser of whole numbers from `least` to 2^31 - 1."""
 
     def parse_whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text}")
+        if not text.isdecimal() or not least <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {2**31 - 1}, got {text}")
         return int(text)
 
     return parse_whole
@@ -144,8 +148,8 @@ def above_zero(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    if not 0 < number <= MOST:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, at most {MOST:,}, got {text}")
     return number
 
 
@@ -205,10 +209,10 @@ def read_environment(folder: "RunFolder") -> EnvironmentConfig:
 
 
 def model_path(folder: "RunFolder", which: str) -> Path:
-    """The file of the last or the best model; of a run that goes on, the last checkpoint."""
+    """The file of the last or the best model; the last is the newest checkpoint, also of a run that goes on."""
     from rmc_rl.run_folder import RunFolderError
 
-    saved = [folder.best_model] if which == "best" else [folder.model, *folder.checkpoints()]
+    saved = [folder.best_model] if which == "best" else [*folder.checkpoints(), folder.model]
     for path in saved:
         if path.is_file():
             return path

@@ -102,6 +102,8 @@ def parse(arguments: list[str]) -> tuple[AgentRun | TaskRun, str | None]:
     if resume is not None:
         from rmc_rl.run_folder import RunFolder
 
+        if (name := _value_of("--name", arguments)) is not None:
+            raise ValueError(f"name of a run that is resumed must stay what it is: leave out --name {name}")
         arguments = ["--config", str(RunFolder.open(resume).config), *arguments]
     elif _value_of("--run", arguments) != "task" and not {"--config", "--help", "-h"} & {
         argument.partition("=")[0] for argument in arguments

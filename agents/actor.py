@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -43,7 +44,12 @@ class Actor:
         return Trajectory.allocate(self.settings.unroll_length, self.env.num_envs, self.network, self.device)
 
     def start(self, observation: VecObservation) -> None:
-        """Go on from the first observation of fresh episodes in all rows."""
+        """Go on from the first observation of fresh episodes in all rows.
+
+        Raises:
+            ValueError: it is of floats where the space is of integers, as which it would be kept.
+        """
+        _check_kind(observation, self.network.observation_space)
         self.observation = observation
         self.starts = np.ones(self.env.num_envs, dtype=bool)
 
@@ -161,6 +167,21 @@ def _form(nest: Any) -> Any:
     if isinstance(nest, tuple):
         return [_form(item) for item in nest]
     return f"{nest.dtype} {nest.shape}" if isinstance(nest, np.ndarray) else repr(nest)
+
+
+def _check_kind(observation: VecObservation, space: spaces.Space[Any]) -> None:
+    """Raise a ValueError for floats in a space of integers."""
+    named = {"observation": (observation, space)}
+    if isinstance(space, spaces.Dict):
+        parts = cast(dict[str, NDArray[Any]], observation)
+        named = {f"observation[{key!r}]": (parts[key], part) for key, part in space.items()}
+    for name, (values, part) in named.items():
+        found, legal = cast(NDArray[Any], values).dtype, np.dtype(part.dtype)
+        if found.kind == "f" != legal.kind:
+            raise ValueError(
+                f"{name} must be {legal}, as its space says, got {found}: if VecNormalize makes it so, name the parts "
+                "that it shall normalise in norm_obs_keys, or give the environment a space of floats"
+            )
 
 
 def _check_finite(name: str, values: NDArray[Any], rows: NDArray[np.intp] | None = None) -> None:

@@ -290,6 +290,7 @@ class ActorCritic(BaseAlgorithm):
             vec_env = model._make_env(Recipe(env, number, env_kwargs or {}, previous_action_reward))
             model.n_envs = vec_env.num_envs
             BaseAlgorithm.set_env(model, vec_env)
+            model.set_random_seed(model.seed)
             if model._vec_normalize_env is not None:
                 saved.restore_normalizer(model._vec_normalize_env, path)
         return model

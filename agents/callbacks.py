@@ -118,12 +118,27 @@ class BestModel(BaseCallback):
     def _on_training_start(self) -> None:
         self.best = -float("inf")
         if self.folder.best_evaluation.is_file():
-            self.best = json.loads(self.folder.best_evaluation.read_text())["mean_return"]
+            self.best = self._read_best()
         self.next = (self.num_timesteps // self.interval + 1) * self.interval
 
+    def _read_best(self) -> float:
+        path = self.folder.best_evaluation
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))["mean_return"])
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"warning: the best model is chosen anew, {path} cannot be read: {error!r}", file=sys.stderr)
+            return -float("inf")
+
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps < self.next:
-            return
+        if self.num_timesteps >= self.next:
+            self._evaluate()
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps >= self.next and not cast(ActorCritic, self.model).stop.requested:
+            self._evaluate()
+            self.logger.dump(self.num_timesteps)
+
+    def _evaluate(self) -> None:
         self.next += self.interval
         summary = evaluate(cast(ActorCritic, self.model).policy, self.env, self.episodes, self.seed).summary()
         for name in summary.keys() - {"episodes"}:

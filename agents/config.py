@@ -7,6 +7,10 @@ from typing import Any, Literal
 from .hyperparameters import Hyperparameters, ImpalaHyperparameters
 from .placement import Placement
 
+MOST_THREADS = 1024
+LONGEST_VIDEO = 86_400
+"""Seconds."""
+
 PolicyName = Literal[
     "RMCPolicy", "LSTMPolicy", "GRUPolicy", "DeepLSTMPolicy", "DNCPolicy", "MinGRUPolicy", "FeedForwardPolicy"
 ]
@@ -74,7 +78,8 @@ class EvaluationConfig:
         check_at_least("evaluation.interval", self.interval, 0)
         check_at_least("evaluation.episodes", self.episodes, 1)
         check_at_least("evaluation.final_episodes", self.final_episodes, 1)
-        check_at_least("evaluation.video_seconds", self.video_seconds, 0)
+        if not 0 <= self.video_seconds <= LONGEST_VIDEO:
+            raise ValueError(f"evaluation.video_seconds must be from 0 to {LONGEST_VIDEO}, got {self.video_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +121,8 @@ class AgentRun:
         if self.name is not None and not Path(self.name).name:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
-        check_at_least("threads", self.threads, 1)
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}, got {self.threads}")
         check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         self._check_algorithm()
         if self.replicas is not None:

@@ -104,6 +104,6 @@ class IMPALA(ActorCritic):
 
     def _seed_of_actors(self) -> int | None:
         """The model's seed, and another one in every later call of `learn`, which would play the same games again."""
-        if self.seed is None or self.num_timesteps == 0:
+        if self.seed is None or self._n_updates == 0:
             return self.seed
-        return int(np.random.SeedSequence([self.seed, self.num_timesteps]).generate_state(1)[0] >> 1)
+        return int(np.random.SeedSequence([self.seed, self._n_updates]).generate_state(1)[0] >> 1)

@@ -20,7 +20,7 @@ from .environments import Recipe
 from .hyperparameters import Hyperparameters
 from .lag_log import LagLog
 from .placement import SLOTS, Placement
-from .processes import BeginError, end
+from .processes import BeginError, end, start
 from .restarts import Restarts, with_traceback
 from .shared_parameters import SharedParameters
 from .trajectory import Trajectory
@@ -155,7 +155,7 @@ class LocalActors:
         here, there = context.Pipe()
         task = replace(self.task, blueprint=replace(self.task.blueprint, seed=seed), first_slot=index * SLOTS)
         process = context.Process(target=run_actor, args=(task, there), name=f"actor {index}")
-        process.start()
+        start(process)
         there.close()
         for slot in free:
             here.send(slot)

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
 SECONDS_TO_END = 4.0
+LEFT_TO_THE_FIRST = (signal.SIGINT, signal.SIGTERM)
 
 
 class ActorError(RuntimeError):
@@ -27,13 +29,31 @@ class BeginError(ActorError):
 
 def ignore_signals() -> None:
     """Leave SIGINT and SIGTERM, which may reach all processes at once, to the first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in LEFT_TO_THE_FIRST:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process that calls `follow_parent` once it can: until then, signals are held back from it.
+
+    It imports for seconds before, and Ctrl-C reaches all processes at once.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        process.start()
+        return
+    resource_tracker.ensure_running()  # starting it would let the signals through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_FIRST)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def follow_parent() -> None:
     """Leave signals to the parent, and end soon after it has ended."""
     ignore_signals()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_FIRST)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()

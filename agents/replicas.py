@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .processes import ActorError, end, follow_parent, ignore_signals, temporary_folder
+from .processes import end, follow_parent, ignore_signals, start, temporary_folder
 
 
 class ReplicaError(RuntimeError):
@@ -50,12 +50,22 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all replicas do at once: a ReplicaError if another one has ended meanwhile."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ReplicaError(f"another replica has ended: {' '.join(str(error).split())}") from error
+
+
 def average(tensor: Tensor) -> Tensor:
     """The mean over all replicas of a tensor that each of them has."""
     if count() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total)
+    with _together():
+        dist.all_reduce(total)
     return total / count()
 
 
@@ -65,7 +75,8 @@ def reduce_gradients(module: nn.Module, reduction: Literal["mean", "sum"]) -> No
         return
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     total = torch.cat([cast(Tensor, parameter.grad).flatten() for parameter in parameters])
-    dist.all_reduce(total)
+    with _together():
+        dist.all_reduce(total)
     if reduction == "mean":
         total /= count()
     for parameter, part in zip(parameters, torch.split(total, [each.numel() for each in parameters]), strict=True):
@@ -75,8 +86,9 @@ def reduce_gradients(module: nn.Module, reduction: Literal["mean", "sum"]) -> No
 def share_parameters(module: nn.Module) -> None:
     """Give all replicas the parameters of the first."""
     if count() > 1:
-        for parameter in module.parameters():
-            dist.broadcast(parameter.data, src=0)
+        with _together():
+            for parameter in module.parameters():
+                dist.broadcast(parameter.data, src=0)
 
 
 def agree(decision: int) -> int:
@@ -84,7 +96,8 @@ def agree(decision: int) -> int:
     if count() == 1:
         return decision
     message = torch.tensor(int(decision))
-    dist.broadcast(message, src=0)
+    with _together():
+        dist.broadcast(message, src=0)
     return int(message)
 
 
@@ -97,7 +110,8 @@ def first_of(text: str) -> str:
     """Of the texts that the replicas have, the first that is not empty."""
     texts = [text] * count()
     if count() > 1:
-        dist.all_gather_object(texts, text)
+        with _together():
+            dist.all_gather_object(texts, text)
     return next(filter(None, texts), "")
 
 
@@ -106,7 +120,8 @@ def announce(text: str) -> str:
     if launched() is None:
         return text
     message = [text]
-    dist.broadcast_object_list(message)
+    with _together():
+        dist.broadcast_object_list(message)
     return message[0]
 
 
@@ -120,14 +135,11 @@ def joined() -> Iterator[None]:
     launch = launched()
     assert launch is not None
     try:
-        _join_group(launch.rank, launch.number, "env://")
+        with _together():
+            _join_group(launch.rank, launch.number, "env://")
         if launch.rank > 0:
             ignore_signals()  # torchrun passes them on to all; the first process decides
         yield
-    except RuntimeError as error:
-        if isinstance(error, ActorError):
-            raise
-        raise ReplicaError(f"another replica has ended: {' '.join(str(error).split())}") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -161,7 +173,7 @@ def replicated(number: int, prepare: Callable[[int], Callable[[], object]]) -> I
             for rank in range(1, number):
                 here, there = context.Pipe()
                 other = context.Process(target=_replica, args=(rank, number, store, prepare, there))
-                other.start()
+                start(other)
                 there.close()
                 others.append((other, here))
             _await_ready(others)
@@ -210,12 +222,13 @@ def _join_group(rank: int, number: int, store: str) -> None:
 
 def _await_ready(others: list[tuple[BaseProcess, Connection]]) -> None:
     for process, connection in others:
-        wait([connection, process.sentinel])
-        message: Any = connection.recv() if connection.poll() else None
+        try:
+            message: Any = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            raise ReplicaError(f"a replica ended at its start, with exit code {process.exitcode}") from None
         if isinstance(message, Exception):
             raise message
-        if not process.is_alive():
-            raise ReplicaError(f"a replica ended at its start, with exit code {process.exitcode}")
 
 
 def _reason(others: list[tuple[BaseProcess, Connection]]) -> Exception | None:

@@ -68,7 +68,7 @@ class Training:
         """
         config = resolve_replicas(config)
         agent = make_agent(config)
-        return cls(config, RunFolder.create(path, yaml.safe_dump(asdict(config), sort_keys=False)), agent)
+        return cls(config, RunFolder.create(path, to_yaml(config)), agent)
 
     @classmethod
     def resume(cls, config: AgentRun, folder: RunFolder) -> "Training":
@@ -77,9 +77,11 @@ class Training:
         Raises:
             RunFolderError: there is none.
             ValueError, TypeError, gymnasium.error.Error: as for `start`.
+            OSError: the configuration cannot be written; it is kept for the next time, with what is new in it.
         """
         config = resolve_replicas(config)
         checkpoint, agent = newest_readable(folder, partial(make_agent, config))
+        write_text(folder.config, to_yaml(config))
         return cls(config, folder, agent, checkpoint)
 
     def run(self) -> Evaluation | None:
@@ -138,6 +140,11 @@ class Training:
             record_policy(self.agent.policy, env, self.folder.video, VIDEO_SEED, seconds=seconds)
         except ValueError as error:  # an environment that cannot be drawn, or no room for a file
             print(f"no video: {error}", file=sys.stderr)
+
+
+def to_yaml(config: AgentRun) -> str:
+    """Every setting with its value, as `config.yaml` has it."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def resolve_replicas(config: AgentRun) -> AgentRun:

@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,8 @@ from .checkpoint import CheckpointError
 from .files import replacing
 
 KEPT_CHECKPOINTS = 2
+MODEL, PROGRESS, LOG = map(re.compile, (r"model_\d+\.zip", r"progress_(\d+)_\d+\.zip", r"progress(?:_(\d+))?\.csv"))
+"""Names of a run's own files; others that lie beside them are left alone."""
 T = TypeVar("T")
 
 
@@ -82,7 +85,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, newest first: their models, each of which is written after all that belongs to it."""
-        return sorted((self.path / "checkpoints").glob("model_*.zip"), key=_steps, reverse=True)
+        models = (path for path in self._in_checkpoints() if MODEL.fullmatch(path.name))
+        return sorted(models, key=_steps, reverse=True)
 
     def checkpoint(self, steps: int) -> Path:
         """Where the checkpoint after so many steps belongs."""
@@ -97,14 +101,18 @@ class RunFolder:
         for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()
         kept = {_steps(checkpoint) for checkpoint in self.checkpoints()}
-        for progress in (self.path / "checkpoints").glob("progress_*_*.zip"):
-            if int(progress.stem.split("_")[1]) not in kept:
-                progress.unlink()
+        for path in self._in_checkpoints():
+            found = PROGRESS.fullmatch(path.name)
+            if found and int(found[1]) not in kept:
+                path.unlink()
+
+    def _in_checkpoints(self) -> list[Path]:
+        return list((self.path / "checkpoints").glob("*"))  # none where the folder is gone
 
     def log_suffix(self) -> str:
         """The suffix of the next log: a resumed run leaves what was logged before as it is."""
-        parts = len(list(self.path.glob("progress*.csv")))
-        return f"_{parts + 1}" if parts else ""
+        parts = [int(found[1] or 1) for path in self.path.iterdir() if (found := LOG.fullmatch(path.name))]
+        return f"_{max(parts) + 1}" if parts else ""
 
 
 def newest_readable(folder: RunFolder, read: Callable[[Path], T]) -> tuple[Path, T]:
@@ -145,8 +153,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _steps(checkpoint: Path) -> int:
-    digits = checkpoint.stem.rpartition("_")[2]
-    return int(digits) if digits.isdecimal() else -1
+    return int(checkpoint.stem.rpartition("_")[2])
 
 
 def _versions() -> dict[str, str]:

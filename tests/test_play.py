@@ -145,13 +145,19 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--episodes", "0"], "argument --episodes: must be a whole number from 1 on, got 0"),
-        (["--episodes", "-1"], "argument --episodes: must be a whole number from 1 on, got -1"),
-        (["--seed", "1.5"], "argument --seed: must be a whole number from 0 on, got 1.5"),
-        (["--speed", "0"], "argument --speed: must be a number above 0, got 0"),
-        (["--speed", "nan"], "argument --speed: must be a number above 0, got nan"),
+        (["--episodes", "0"], "argument --episodes: must be a whole number from 1 to 2147483647, got 0"),
+        (["--episodes", "-1"], "argument --episodes: must be a whole number from 1 to 2147483647, got -1"),
+        (["--seed", "1.5"], "argument --seed: must be a whole number from 0 to 2147483647, got 1.5"),
+        (["--speed", "0"], "argument --speed: must be a number above 0, at most 1,000,000, got 0"),
+        (["--speed", "nan"], "argument --speed: must be a number above 0, at most 1,000,000, got nan"),
         (["--max-seconds", "5"], "--max-seconds is the length of a video: name its file with --record FILE"),
         (["--human", "--record", "game.mp4"], "argument --record: not allowed with argument --human"),
+        (
+            ["--seed", "99999999999999999999999"],
+            "argument --seed: must be a whole number from 0 to 2147483647, got 999",
+        ),
+        (["--max-seconds", "1e308"], "argument --max-seconds: must be a number above 0, at most 1,000,000, got 1e308"),
+        (["--human", "--deterministic"], "--model and --deterministic are of an agent that plays"),
         (["--model", "worst"], "argument --model: invalid choice: 'worst'"),
         (["--colour"], "unrecognized arguments: --colour"),
         (["nowhere"], "there is no run folder nowhere"),
@@ -187,7 +193,9 @@ def test_a_run_that_goes_on_is_played_from_its_newest_checkpoint(pacman_run: Pat
     for steps in (90, 1000):
         shutil.copy(pacman_run / "model.zip", folder.checkpoint(steps))
     assert play.model_path(folder, "last") == folder.checkpoint(1000)
-    shutil.copy(pacman_run / "model.zip", folder.model)
+    shutil.copy(pacman_run / "model.zip", folder.model)  # of a run that had ended, and now goes on
+    assert play.model_path(folder, "last") == folder.checkpoint(1000)
+    shutil.rmtree(folder.path / "checkpoints")
     assert play.model_path(folder, "last") == folder.model
     shutil.copy(pacman_run / "model.zip", folder.best_model)
     assert play.model_path(folder, "best") == folder.best_model

@@ -245,8 +245,10 @@ def test_bad_configurations(text: str | bytes, reason: str, capsys: pytest.Captu
         (["--evaluation.interval=-1"], "evaluation.interval must be at least 0"),
         (["--evaluation.episodes=0"], "evaluation.episodes must be at least 1"),
         (["--evaluation.final_episodes=0"], "evaluation.final_episodes must be at least 1"),
-        (["--evaluation.video_seconds=-1"], "evaluation.video_seconds must be at least 0"),
-        (["--evaluation.video_seconds=inf"], "evaluation.video_seconds"),
+        (["--evaluation.video_seconds=-1"], "evaluation.video_seconds must be from 0 to 86400, got -1"),
+        (["--evaluation.video_seconds=.inf"], "evaluation.video_seconds must be from 0 to 86400, got inf"),
+        (["--threads=0"], "threads must be from 1 to 1024, got 0"),
+        (["--threads=100000000000"], "threads must be from 1 to 1024, got 100000000000"),
     ],
 )
 def test_bad_arguments(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -567,6 +569,23 @@ def test_resuming_takes_new_settings(copy: RunFolder) -> None:
     assert train.main(["--resume=runs/whole", *more]) == 0
     assert {row["train/learning_rate"] for row in progress(copy.path / "progress_2.csv")} == {"0.125"}
     assert json.loads(copy.evaluation.read_text())["steps"] == 3300
+
+
+def test_resuming_keeps_new_settings_for_the_next_time(copy: RunFolder) -> None:
+    """Or the command that a stopped run prints would go on with the old ones."""
+    assert train.main(["--resume=runs/whole", "--total_timesteps=3300", "--evaluation.video_seconds=0"]) == 0
+    config = yaml.safe_load(copy.config.read_text())
+    assert (config["total_timesteps"], config["evaluation"]["video_seconds"], config["name"]) == (3300, 0, "whole")
+
+
+def test_a_resumed_run_keeps_its_name(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name of a run that is resumed must stay what it is" in refusal(["--resume=runs/whole", "--name=x"], capsys)
+
+
+def test_a_damaged_best_score_is_no_failure(copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    copy.best_evaluation.write_text("{")
+    assert train.main(["--resume=runs/whole", "--total_timesteps=3300", "--evaluation.video_seconds=0"]) == 0
+    assert "the best model is chosen anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", ["--policy.name=LSTMPolicy", "--policy.core_kwargs.mem_slots=3"])

@@ -398,6 +398,25 @@ def test_normalized_observations_and_rewards() -> None:
     np.testing.assert_array_equal(model._actor.observation, model._last_obs)  # type: ignore[union-attr, arg-type]
 
 
+class Counts(gym.Env[np.ndarray, int]):
+    """Observations of whole numbers."""
+
+    observation_space = gym.spaces.Box(0, 100, (3,), np.int64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.array([1, 2, 3]), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.array([1, 2, 3]), 0.0, False, False, {}
+
+
+def test_integers_that_are_normalized_are_refused() -> None:
+    """They would be cut off, as the space is one of integers."""
+    with pytest.raises(ValueError, match="observation must be int64, as its space says, got float32: if VecNormalize"):
+        build(VecNormalize(VecMonitor(DummyVecEnv([Counts] * N_ENVS))), n_envs=1).learn(UPDATE)
+
+
 def test_a_model_keeps_what_normalizes_its_observations(tmp_path: Path) -> None:
     """Without the statistics, a loaded policy would see other numbers than those it has learned from."""
 
@@ -489,6 +508,13 @@ def test_a_loaded_model_learns_on(tmp_path: Path) -> None:
     again = A2C.load(tmp_path / "model", Recall)
     again.learn(2 * UPDATE)
     assert again.num_timesteps == 2 * UPDATE
+
+
+def test_a_seed_for_a_loaded_model(tmp_path: Path) -> None:
+    trained().save(tmp_path / "model")
+    first, second, other = (A2C.load(tmp_path / "model", Recall, seed=seed).learn(UPDATE) for seed in (5, 5, 6))
+    assert equal(weights(first), weights(second))
+    assert not equal(weights(first), weights(other))
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,7 @@ def test_models_are_loaded_by_the_name_in_the_file(tmp_path: Path) -> None:
         ("rmsprop_decay", 1.0, "from 0 to below 1"),
         ("rmsprop_epsilon", 0.0, "above 0"),
         ("rmsprop_momentum", np.nan, "from 0 to below 1"),
+        ("gae_lambda", True, "from 0 to 1"),
     ],
 )
 def test_hyperparameters_out_of_range(field: str, value: Any, legal: str) -> None:

@@ -107,6 +107,10 @@ def fail_at_start(rank):
     raise ValueError(f"replica {rank} has no environment")
 
 
+def die_at_start(rank):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class _FailLater:
     def __call__(self):
         replicas.agree(True)
@@ -131,6 +135,7 @@ def die_later(rank):
     ("prepare", "error", "message"),
     [
         (fail_at_start, ValueError, "replica 1 has no environment"),
+        (die_at_start, ReplicaError, "exit code -9"),
         (fail_later, FloatingPointError, "environment 3: reward is not finite"),
         (die_later, ReplicaError, "exit code -9"),
     ],

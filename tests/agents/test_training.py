@@ -231,6 +231,13 @@ def test_a_resumed_run_remembers_its_best(training: Training, monkeypatch: pytes
     assert steps == [2, 2, 6]
 
 
+def test_the_last_model_may_be_the_best(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = scripted([1.0, 2.0], monkeypatch)
+    training.agent.learn(4 * UPDATE, best_model(training.folder, interval=2 * UPDATE))
+    assert len(asked) == 2
+    assert A2C.load(training.folder.best_model, device="cpu").num_timesteps == 4 * UPDATE
+
+
 def test_evaluations_come_at_multiples_of_the_interval(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run goes on in the same rhythm."""
     asked = scripted([0.0] * 9, monkeypatch)

@@ -123,11 +123,17 @@ def test_checkpoints_are_ordered_by_steps_not_by_name(tmp_path: Path) -> None:
     assert set((folder.path / "checkpoints").glob("progress_*")) == progress
 
 
-def test_a_stray_file_among_the_checkpoints_counts_as_the_oldest(tmp_path: Path) -> None:
+def test_files_of_others_among_the_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    """A user's copies are no checkpoints, and are not dropped as old ones."""
     folder = RunFolder.create(tmp_path / "run", CONFIG)
-    (folder.path / "checkpoints" / "model_copy.zip").write_text("")
-    folder.checkpoint(0).write_text("")
-    assert [path.name for path in folder.checkpoints()] == ["model_0.zip", "model_copy.zip"]
+    others = ["model_copy.zip", "model_0_backup.zip", "progress_old_0.zip"]
+    for name in others:
+        (folder.path / "checkpoints" / name).write_text("")
+    for count in range(KEPT_CHECKPOINTS + 1):
+        folder.checkpoint(count).write_text("")
+    folder.drop_old_checkpoints()
+    assert [path.name for path in folder.checkpoints()] == ["model_2.zip", "model_1.zip"]
+    assert all((folder.path / "checkpoints" / name).exists() for name in others)
 
 
 def test_every_part_of_a_run_has_a_log_of_its_own(tmp_path: Path) -> None:
@@ -138,6 +144,8 @@ def test_every_part_of_a_run_has_a_log_of_its_own(tmp_path: Path) -> None:
         suffixes.append(folder.log_suffix())
         (folder.path / f"progress{suffixes[-1]}.csv").write_text("")
     assert suffixes == ["", "_2", "_3"]
+    (folder.path / "progress.csv").unlink()
+    assert folder.log_suffix() == "_4"
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
