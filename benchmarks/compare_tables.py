@@ -214,10 +214,13 @@ def draw(grid: Grid, results: Results) -> "Figure":
     panels = figure.subplots(len(views), 2, sharey="row", squeeze=False)
     for view, (by_steps, by_hours) in zip(views, panels, strict=True):
         rows = [name for name in grid.rows if grid.rows[name].view == view and len(results.values(name, "seed"))]
-        for color, name in zip(itertools.cycle(COLORS), rows, strict=False):
-            curve = results.mean_curve(name)
-            plot_curve(by_steps, curve, color, name)
-            plot_curve(by_hours, curve._replace(steps=results.mean_hours(name, curve.steps)), color, name)
+        colors = dict(zip(grid.cores, itertools.cycle(COLORS), strict=False))
+        styles = {core: itertools.cycle(("-", "--", ":", "-.")) for core in grid.cores}
+        for name in rows:
+            curve, core = results.mean_curve(name), grid.rows[name].core
+            look = (colors[core], name, next(styles[core]))
+            plot_curve(by_steps, curve, *look)
+            plot_curve(by_hours, curve._replace(steps=results.mean_hours(name, curve.steps)), *look)
         for axes in (by_steps, by_hours):
             _draw_published(axes, grid.views[view].published)
             style(axes)

@@ -205,9 +205,9 @@ def draw(
     return figure
 
 
-def plot_curve(axes: "Axes", curve: Curve, color: str, label: str) -> None:
+def plot_curve(axes: "Axes", curve: Curve, color: str, label: str, linestyle: str = "-") -> None:
     """A line and, where there is an interval, a band around it."""
-    axes.plot(curve.steps, curve.returns, color=color, linewidth=1.8, label=label)
+    axes.plot(curve.steps, curve.returns, color=color, linewidth=1.8, label=label, linestyle=linestyle)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
 
