@@ -492,6 +492,24 @@ def group_lives(number: int) -> bool:
     return True
 
 
+def test_ctrl_c_while_replicas_start() -> None:
+    """It reaches all processes of a terminal, and those that start import for seconds before they can ignore it."""
+    arguments = command("--config=tiny.yaml", "--name=early", "--replicas=2", "--total_timesteps=100_000_000")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    group = {"text": True, "env": environment(), "start_new_session": True}
+    with subprocess.Popen(arguments, **group, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            assert process.stdout.readline() == "run folder: runs/early\n"
+            time.sleep(1)
+            os.killpg(process.pid, signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    assert RunFolder.open("runs/early").checkpoints()
+
+
 def test_impala_stops_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
     """A job queue's SIGTERM to all processes, actors included, ends a run in order; it goes on, and can be watched."""
     Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
