@@ -1,6 +1,5 @@
 """What happens beside the training of a run: progress, checkpoints, evaluation, a clean stop."""
 
-import json
 import sys
 import time
 from typing import cast
@@ -116,18 +115,8 @@ class BestModel(BaseCallback):
         self.interval, self.episodes, self.seed = interval, episodes, seed
 
     def _on_training_start(self) -> None:
-        self.best = -float("inf")
-        if self.folder.best_evaluation.is_file():
-            self.best = self._read_best()
+        self.best = self.folder.best_score("mean_return")
         self.next = (self.num_timesteps // self.interval + 1) * self.interval
-
-    def _read_best(self) -> float:
-        path = self.folder.best_evaluation
-        try:
-            return float(json.loads(path.read_text(encoding="utf-8"))["mean_return"])
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"warning: the best model is chosen anew, {path} cannot be read: {error!r}", file=sys.stderr)
-            return -float("inf")
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps >= self.next:

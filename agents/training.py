@@ -5,14 +5,13 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
@@ -21,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rmc_rl.checkpoint import CheckpointError
 from rmc_rl.devices import check_device
 from rmc_rl.policies import RecurrentPolicy
-from rmc_rl.run_folder import RunFolder, newest_readable, to_json, write_text
+from rmc_rl.run_folder import RunFolder, newest_readable, to_json, to_yaml, write_text
 from rmc_rl.vec_env import make_vec_env
 
 from . import replicas
@@ -140,11 +139,6 @@ class Training:
             record_policy(self.agent.policy, env, self.folder.video, VIDEO_SEED, seconds=seconds)
         except ValueError as error:  # an environment that cannot be drawn, or no room for a file
             print(f"no video: {error}", file=sys.stderr)
-
-
-def to_yaml(config: AgentRun) -> str:
-    """Every setting with its value, as `config.yaml` has it."""
-    return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def resolve_replicas(config: AgentRun) -> AgentRun:

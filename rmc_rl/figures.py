@@ -72,7 +72,7 @@ def learning_curve(folder: str | Path, column: str = TRAINING) -> Curve:
     """
     run = RunFolder.open(folder)
     rows: list[tuple[float, float]] = []
-    for log in sorted(run.path.glob("progress*.csv"), key=_part):
+    for log in run.logs():
         part = list(_read(log, column))
         if part:
             rows = [row for row in rows if row[0] < part[0][0]] + part
@@ -235,12 +235,6 @@ def save(figure: "Figure", path: str | Path) -> None:
             figure.savefig(file, format=path.suffix[1:], dpi=150)
     except OSError as error:
         raise FigureError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _part(log: Path) -> int:
-    """Which part of a resumed run's log a file is: `progress.csv` is the first."""
-    digits = log.stem.rpartition("_")[2]
-    return int(digits) if digits.isdecimal() else 1
 
 
 def _read(log: Path, column: str) -> Iterator[tuple[float, float]]:

@@ -6,12 +6,18 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
 
 from .checkpoint import CheckpointError
 from .files import replacing
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 KEPT_CHECKPOINTS = 2
 MODEL, PROGRESS, LOG = map(re.compile, (r"model_\d+\.zip", r"progress_(\d+)_\d+\.zip", r"progress(?:_(\d+))?\.csv"))
@@ -109,10 +115,29 @@ class RunFolder:
     def _in_checkpoints(self) -> list[Path]:
         return list((self.path / "checkpoints").glob("*"))  # none where the folder is gone
 
+    def best_score(self, name: str) -> float:
+        """A figure of the best model's evaluation; minus infinity where there is none, or none that can be read."""
+        try:
+            return float(json.loads(self.best_evaluation.read_text(encoding="utf-8"))[name])
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            warning = f"the best model is chosen anew, {self.best_evaluation} cannot be read: {error!r}"
+            print(f"warning: {warning}", file=sys.stderr)
+        return -math.inf
+
     def log_suffix(self) -> str:
         """The suffix of the next log: a resumed run leaves what was logged before as it is."""
-        parts = [int(found[1] or 1) for path in self.path.iterdir() if (found := LOG.fullmatch(path.name))]
+        parts = self._logs()
         return f"_{max(parts) + 1}" if parts else ""
+
+    def logs(self) -> list[Path]:
+        """The logs of the run's parts, in their order."""
+        return [path for _, path in sorted(self._logs().items())]
+
+    def _logs(self) -> dict[int, Path]:
+        """By their numbers: `progress.csv` is the first."""
+        return {int(found[1] or 1): path for path in self.path.iterdir() if (found := LOG.fullmatch(path.name))}
 
 
 def newest_readable(folder: RunFolder, read: Callable[[Path], T]) -> tuple[Path, T]:
@@ -144,6 +169,11 @@ def to_json(data: Mapping[str, Any]) -> str:
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in data.items()
     }
     return json.dumps(finite, indent=2, allow_nan=False) + "\n"
+
+
+def to_yaml(config: "DataclassInstance") -> str:
+    """YAML text of a configuration: every setting with its value."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def write_text(path: Path, text: str) -> None:

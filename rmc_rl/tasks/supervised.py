@@ -1,22 +1,20 @@
 """The one loop that trains on a task, from its configuration to its final score."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from stable_baselines3.common.logger import Logger, make_output_format
 from tqdm import tqdm
 
 from ..devices import check_device
 from ..figures import STEPS
-from ..run_folder import RunFolder, newest_readable, to_json, write_text
+from ..run_folder import RunFolder, newest_readable, to_json, to_yaml, write_text
 from ..stop import StopRequest
 from .config import TaskRun
 from .learner import TaskLearner
@@ -43,7 +41,7 @@ class TaskTraining:
         """
         _prepare(config)
         learner = TaskLearner.make(config)
-        return cls(config, RunFolder.create(path, yaml.safe_dump(asdict(config), sort_keys=False)), learner)
+        return cls(config, RunFolder.create(path, to_yaml(config)), learner)
 
     @classmethod
     def resume(cls, config: TaskRun, folder: RunFolder) -> "TaskTraining":
@@ -52,12 +50,13 @@ class TaskTraining:
         Raises:
             RunFolderError: there is none.
             ValueError, TypeError: as for `start`.
+            OSError: the configuration cannot be written; it is kept for the next time, with what is new in it.
         """
         _prepare(config)
         _, learner = newest_readable(folder, partial(TaskLearner.load, config))
+        write_text(folder.config, to_yaml(config))
         training = cls(config, folder, learner)
-        if folder.best_evaluation.is_file():
-            training.best = json.loads(folder.best_evaluation.read_text())[learner.task.score]
+        training.best = folder.best_score(learner.task.score)
         return training
 
     def run(self) -> dict[str, float] | None:

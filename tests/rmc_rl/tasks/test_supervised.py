@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rmc_rl.checkpoint import load_checkpoint
@@ -148,6 +150,17 @@ def test_a_signal_stops_after_the_update(
     whole.run()
     assert resumed.folder.model.read_bytes() == whole.folder.model.read_bytes()
     assert [int(row["time/total_timesteps"]) for row in rows(resumed.folder.path / "progress_2.csv")] == [10, 12]
+
+
+def test_resuming_keeps_new_settings_and_needs_no_best_score(
+    training: TaskTraining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.run()
+    training.folder.best_evaluation.write_text("{")
+    resumed = TaskTraining.resume(config(UPDATES + 2), training.folder)
+    assert yaml.safe_load(training.folder.config.read_text())["updates"] == UPDATES + 2
+    assert resumed.best == -np.inf
+    assert "the best model is chosen anew" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_set_aside(training: TaskTraining, capsys: pytest.CaptureFixture[str]) -> None:
