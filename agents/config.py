@@ -78,8 +78,7 @@ class EvaluationConfig:
         check_at_least("evaluation.interval", self.interval, 0)
         check_at_least("evaluation.episodes", self.episodes, 1)
         check_at_least("evaluation.final_episodes", self.final_episodes, 1)
-        if not 0 <= self.video_seconds <= LONGEST_VIDEO:
-            raise ValueError(f"evaluation.video_seconds must be from 0 to {LONGEST_VIDEO}, got {self.video_seconds}")
+        check_between("evaluation.video_seconds", self.video_seconds, 0, LONGEST_VIDEO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +115,11 @@ class AgentRun:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1_000_000:
-            raise ValueError(f"seed must be from 0 to 999999, got {self.seed}")
+        check_between("seed", self.seed, 0, 999_999)
         if self.name is not None and not Path(self.name).name:
             raise ValueError(f"name must name a folder, got {self.name!r}")
         check_at_least("total_timesteps", self.total_timesteps, 1)
-        if not 1 <= self.threads <= MOST_THREADS:
-            raise ValueError(f"threads must be from 1 to {MOST_THREADS}, got {self.threads}")
+        check_between("threads", self.threads, 1, MOST_THREADS)
         check_at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         self._check_algorithm()
         if self.replicas is not None:
@@ -162,3 +159,9 @@ def check_at_least(name: str, value: float, least: float) -> None:
     """Raise a ValueError that names the field unless value >= least (which NaN is not)."""
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def check_between(name: str, value: float, least: float, most: float) -> None:
+    """Raise a ValueError that names the field unless least <= value <= most (which NaN is not)."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, got {value!r}")

@@ -72,10 +72,9 @@ class Hyperparameters:
         self._check("rmsprop_momentum", 0 <= self.rmsprop_momentum < 1, "from 0 to below 1")
 
     def _check(self, field: str, holds: bool, legal: str) -> None:
-        if isinstance(getattr(self, field), bool) and field != "normalize_advantages":
-            holds = False  # it would pass for 0 or 1
-        if not holds:
-            raise ValueError(f"{field} must be {legal}, got {getattr(self, field)!r}")
+        value, default = getattr(self, field), getattr(type(self), field)
+        if not holds or isinstance(value, bool) != isinstance(default, bool):  # True would pass for 1
+            raise ValueError(f"{field} must be {legal}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from rmc_rl.cores import State
 from rmc_rl.network import Observation, RecurrentActorCritic
+from rmc_rl.spaces import torch_dtype
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Trajectory:
             return torch.empty(num_steps, batch_size, *shape, dtype=dtype, device=device)
 
         def observation(space: spaces.Space[Any]) -> Tensor:
-            return empty(unroll_length + 1, _torch_dtype(space.dtype), *space.shape or ())
+            return empty(unroll_length + 1, torch_dtype(space), *space.shape or ())
 
         # A MultiBinary's are floats as well: its distribution takes no others.
         floats = isinstance(action_space, spaces.Box | spaces.MultiBinary)
@@ -113,7 +113,3 @@ class Trajectory:
         if isinstance(self.observations, dict):
             return {key: part[t] for key, part in self.observations.items()}
         return self.observations[t]
-
-
-def _torch_dtype(dtype: Any) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype)).dtype

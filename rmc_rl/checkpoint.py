@@ -4,7 +4,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,25 +118,38 @@ def _package_version() -> str:
         return "unknown"
 
 
-def _check_json(value: Any, name: str, depth: int = 0) -> None:
-    """Raise a CheckpointError that names the first value that JSON would not give back."""
+def json_leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What stands in lists, and in dicts with keys of type str, by its name. What is no JSON is a leaf like any other.
+
+    Raises:
+        CheckpointError: they stand too deep in one another.
+    """
     if depth > MAX_DEPTH:
         raise CheckpointError(f"data must have at most {MAX_DEPTH} lists and dicts in one another, got more")
     match value:
-        case None | bool() | int() | str():
-            pass
-        case float() if math.isfinite(value):
-            pass
         case list() | tuple():
             for i, item in enumerate(value):
-                _check_json(item, f"{name}[{i}]", depth + 1)
-        case Mapping():
+                yield from json_leaves(item, f"{name}[{i}]", depth + 1)
+        case dict() if all(isinstance(key, str) for key in value):
             for key, item in value.items():
-                if not isinstance(key, str):
-                    raise CheckpointError(f"{name} must have keys of type str, got {key!r}")
-                _check_json(item, f"{name}[{key!r}]", depth + 1)
+                yield from json_leaves(item, f"{name}[{key!r}]", depth + 1)
         case _:
-            raise CheckpointError(f"{name} must be None, bool, int, finite float, str, list or dict, got {value!r}")
+            yield name, value
+
+
+def is_json_leaf(value: Any) -> bool:
+    """Whether JSON gives back what is no list and no dict."""
+    return value is None or isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_json(data: Any, name: str) -> None:
+    """Raise a CheckpointError that names the first value that JSON would not give back."""
+    for place, leaf in json_leaves(data, name):
+        if isinstance(leaf, dict):
+            other = next(key for key in leaf if not isinstance(key, str))
+            raise CheckpointError(f"{place} must have keys of type str, got {other!r}")
+        if not is_json_leaf(leaf):
+            raise CheckpointError(f"{place} must be None, bool, int, finite float, str, list or dict, got {leaf!r}")
 
 
 def _dump(header: Mapping[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ from .cores import State
 from .masks import ACTION_MASK, check_mask
 from .network import Observation, check_finite
 from .refusals import refuse
-from .spaces import check_batch, check_form
+from .spaces import check_batch, check_form, torch_dtype
 
 StoredState = tuple[Tensor, ...]
 """h [1, B, D], the offset of a state from the initial one, all leaves side by side; c [1, B, 1], nothing."""
@@ -228,7 +228,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         counted = (actions + self._first_action()).reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
             return counted
-        return counted.to(torch.from_numpy(np.empty(0, self.action_space.dtype)).dtype)
+        return counted.to(torch_dtype(self.action_space))
 
     def _first_action(self) -> Tensor:
         return torch.as_tensor(np.asarray(getattr(self.action_space, "start", 0), np.int64), device=self.device)

@@ -1,6 +1,5 @@
 """The recurrent actor-critic network as Stable-Baselines3 policies."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -17,7 +16,15 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .checkpoint import CheckpointError, PickledFileError, load_checkpoint, one_line, save_checkpoint
+from .checkpoint import (
+    CheckpointError,
+    PickledFileError,
+    is_json_leaf,
+    json_leaves,
+    load_checkpoint,
+    one_line,
+    save_checkpoint,
+)
 from .cores import State
 from .masks import ACTION_MASK, check_mask
 from .network import Precision, RecurrentActorCritic, check_finite
@@ -308,22 +315,12 @@ def restore_policy(path: str | Path, data: Any, tensors: dict[str, Tensor]) -> R
 
 def _check_argument(name: str, value: Any) -> None:
     """Raise a ValueError that names the first value which a file would not give back, or would not be believed."""
-    match value:
-        case int() if value > MAX_NUMBER:
-            raise ValueError(f"{name} must be at most {MAX_NUMBER}, got {value}")
-        case None | bool() | int() | str():
-            pass
-        case float() if math.isfinite(value):
-            pass
-        case list() | tuple():
-            for i, item in enumerate(value):
-                _check_argument(f"{name}[{i}]", item)
-        case dict() if all(isinstance(key, str) for key in value):
-            for key, item in value.items():
-                _check_argument(f"{name}[{key!r}]", item)
-        case _:
+    for place, leaf in json_leaves(value, name):
+        if not is_json_leaf(leaf):
             legal = "None, bool, int, finite float, str, list or dict with keys of type str"
-            raise ValueError(f"{name} must be {legal}, so that it can be saved, got {one_line(repr(value))}")
+            raise ValueError(f"{place} must be {legal}, so that it can be saved, got {one_line(repr(leaf))}")
+        if isinstance(leaf, int) and leaf > MAX_NUMBER:
+            raise ValueError(f"{place} must be at most {MAX_NUMBER}, got {leaf}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 from typing import Any, cast
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -87,6 +88,11 @@ def _check_range(name: str, part: Tensor, space: spaces.Space[Any]) -> None:
         low, high = (int(bound[tuple(place[1:])]) for bound in (first, last))
         which = f" at {place[1]}" if len(place) > 1 else ""
         raise ValueError(f"{name} must be from {low} to {high}{which}, got {values[tuple(place)]}")
+
+
+def torch_dtype(space: spaces.Space[Any]) -> torch.dtype:
+    """torch's name of the dtype of a space's values."""
+    return torch.from_numpy(np.empty(0, space.dtype)).dtype
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:

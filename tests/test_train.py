@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,26 @@ def command(*arguments: str, python: tuple[str, ...] = ()) -> list[str]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"}  # two threads beside another load are slower than one
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The real command in a group of processes of its own, killed in the end."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    group = {"text": True, "env": environment(), "start_new_session": True}
+    with subprocess.Popen(command(*arguments), **group, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: str, seconds: float) -> None:
+    """Until the run has one, or has ended."""
+    deadline = time.monotonic() + seconds
+    checkpoints = Path(folder, "checkpoints")
+    while len(list(checkpoints.glob("*.zip"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def progress(path: Path) -> list[dict[str, str]]:
@@ -445,23 +467,14 @@ def test_stop_and_resume(number: signal.Signals, replicas: int, capsys: pytest.C
     """Ctrl-C and a job queue's SIGTERM lose nothing, and `--resume` learns what is left, no more."""
     shared = f"--replicas={replicas}"
     long = ("--total_timesteps=100_000_000", "--name=long", "--evaluation.interval=0")
-    arguments = command("--config=tiny.yaml", shared, *long)
-    checkpoints = Path("runs/long/checkpoints")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    group = {"text": True, "env": environment(), "start_new_session": True}
-    with subprocess.Popen(arguments, **group, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            deadline = time.monotonic() + 60
-            while len(list(checkpoints.glob("*.zip"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-            time.sleep(0.5)  # in the middle of whatever it does
-            if number == signal.SIGINT:
-                os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches all processes
-            else:
-                process.send_signal(number)
-            stdout, stderr = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    with running("--config=tiny.yaml", shared, *long) as process:
+        wait_for_checkpoint(process, "runs/long", 60)
+        time.sleep(0.5)  # in the middle of whatever it does
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches all processes
+        else:
+            process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     folder = RunFolder.open("runs/long")
@@ -494,17 +507,12 @@ def group_lives(number: int) -> bool:
 
 def test_ctrl_c_while_replicas_start() -> None:
     """It reaches all processes of a terminal, and those that start import for seconds before they can ignore it."""
-    arguments = command("--config=tiny.yaml", "--name=early", "--replicas=2", "--total_timesteps=100_000_000")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    group = {"text": True, "env": environment(), "start_new_session": True}
-    with subprocess.Popen(arguments, **group, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            assert process.stdout.readline() == "run folder: runs/early\n"
-            time.sleep(1)
-            os.killpg(process.pid, signal.SIGINT)
-            _, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()
+    with running("--config=tiny.yaml", "--name=early", "--replicas=2", "--total_timesteps=100_000_000") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "run folder: runs/early\n"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert RunFolder.open("runs/early").checkpoints()
@@ -513,20 +521,11 @@ def test_ctrl_c_while_replicas_start() -> None:
 def test_impala_stops_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
     """A job queue's SIGTERM to all processes, actors included, ends a run in order; it goes on, and can be watched."""
     Path("impala.yaml").write_text(yaml.safe_dump(TINY_IMPALA))
-    arguments = command(
-        "--config=impala.yaml", "--name=long", "--total_timesteps=100_000_000", "--evaluation.interval=0"
-    )
-    checkpoints = Path("runs/long/checkpoints")
-    group: dict[str, Any] = {"text": True, "env": environment(), "start_new_session": True, "stderr": subprocess.PIPE}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, **group) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while len(list(checkpoints.glob("*.zip"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-            os.killpg(process.pid, signal.SIGTERM)
-            stdout, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()
+    long = ("--name=long", "--total_timesteps=100_000_000", "--evaluation.interval=0")
+    with running("--config=impala.yaml", *long) as process:
+        wait_for_checkpoint(process, "runs/long", 120)
+        os.killpg(process.pid, signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "warning" not in stderr.lower()
     assert "stopped after" in stdout
